@@ -1,0 +1,128 @@
+# The steps of `./dev check [STEP ...]`, which reads this file: one line each, the
+# first failure ends it. Sanitized builds bring a Lua of their own, built from the
+# distribution's source with the same sanitizer and with Lua's API checks, under
+# the name lua5.4, so that specs and the programs they start all run on it.
+
+step() {
+  name=$1
+  shift
+  case " $steps " in "  " | *" $name "*) ;; *) return 0 ;; esac
+  log=$build/check/$name.log
+  began=$(date +%s)
+  if ("$@") >"$log" 2>&1 </dev/null; then
+    detail=$(tail -n 1 "$log" | grep ' passed, ' || true)
+    echo "$name: ok${detail:+, $detail} ($(($(date +%s) - began)) s)"
+  else
+    tail -n 200 "$log"
+    echo "$name: failed (all of it: $log)"
+    exit 1
+  fi
+}
+
+check_format() {
+  find src spec/c bench -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
+}
+
+check_lint() {
+  luacheck --quiet --codes .
+}
+
+# Only ml_* and luaopen_* leave the products. Names with @ are the C library's.
+check_exports() {
+  for product in moonloop.so libmoonloop.so moonloop; do
+    [ -f "$build/$product" ] || continue
+    names=$(nm -D --defined-only "$build/$product" | awk '{ print $3 }')
+    echo "$names" | grep -q '^luaopen_moonloop$' || fail "$product lacks luaopen_moonloop"
+    others=$(echo "$names" | grep -v -e '^ml_' -e '^luaopen_' -e '@' || true)
+    [ -z "$others" ] || fail "$product exports" $others
+  done
+  if nm -D "$build/moonloop.so" | grep -q 'U lua_' &&
+    readelf -d "$build/moonloop.so" | grep -q 'NEEDED.*liblua'; then
+    fail "moonloop.so is linked to liblua"
+  fi
+}
+
+# An include of a layer above must not compile; one of a layer below must.
+check_layers() {
+  includes() { # LAYER HEADER
+    echo "#include \"$2\"" | cc -D_GNU_SOURCE -fsyntax-only -I src/include \
+      -I "$build/include/$1" -I "$(pkg-config --variable=includedir lua5.4)/lua5.4" -x c -
+  }
+  below=
+  for layer in core http lua embed cli; do
+    header=$(cd src && ls $layer/*.h 2>/dev/null | head -n 1)
+    [ -n "$header" ] || continue
+    for lower in $below; do
+      ! includes "$lower" "$header" 2>/dev/null || fail "src/$lower can include $header"
+    done
+    below="$below $layer"
+    for lower in $below; do
+      header=$(cd src && ls "$lower"/*.h | head -n 1)
+      includes "$layer" "$header" || fail "src/$layer cannot include $header"
+    done
+  done
+  ! grep -rnE '#include +"(\.\.|/)' src || fail "a path climbs out of its layer"
+  ! grep -rnE '#include +[<"](lua|lauxlib|lualib)\.h' src/core src/http || fail "Lua below src/lua"
+  ! grep -rnE '#include +<curl/' src/core || fail "libcurl below src/http"
+}
+
+# Fetches the source of the distribution's Lua into $lua_source, with settings of
+# its own for apt-get: the system's lists of sources stay as they are.
+fetch_lua() {
+  [ ! -f "$lua_source/src/lua.h" ] || return 0
+  has apt-get || fail "no source of Lua 5.4: name its directory in MOONLOOP_LUA_SOURCE"
+  apt=$build/check/apt
+  rm -rf "$apt" "$lua_source"
+  mkdir -p "$apt/parts" "$apt/lists/partial" "$apt/archives/partial"
+  for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+    [ -f "$list" ] || continue
+    sed -n 's/^ *deb\(-src\)\{0,1\} /deb-src /p' "$list" | sort -u >"$apt/parts/$(basename "$list" .list).list"
+  done
+  for list in /etc/apt/sources.list.d/*.sources; do
+    [ -f "$list" ] || continue
+    sed 's/^Types:.*/Types: deb-src/' "$list" >"$apt/parts/$(basename "$list")"
+  done
+  set -- -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$apt/parts" \
+    -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o APT::Sandbox::User= \
+    -o Acquire::Languages=none
+  apt-get "$@" update || echo "some lists did not come: perhaps those of Lua did"
+  (cd "$apt" && apt-get "$@" source lua5.4)
+  mv "$apt"/lua5.4-*/ "$lua_source"
+  rm -rf "$apt"
+}
+
+# sanitized NAME CMAKE-ARGS...: every spec and C test once more with that build.
+# Reports of processes that specs start count too.
+sanitized() {
+  dir=$build/check/$1
+  report=$dir/report
+  shift
+  fetch_lua
+  build_in "$dir" -DMOONLOOP_LUA_SOURCE="$lua_source" "$@"
+  use_build "$dir"
+  rm -f "$report".*
+  export ASAN_OPTIONS="log_path=$report:exitcode=99:detect_leaks=1"
+  export LSAN_OPTIONS="suppressions=$root/.ci/lsan.supp:print_suppressions=0"
+  export UBSAN_OPTIONS="log_path=$report:exitcode=99:print_stacktrace=1"
+  export TSAN_OPTIONS="log_path=$report:exitcode=99:suppressions=$root/.ci/tsan.supp"
+  result=0
+  run_tests "$dir" || result=1
+  for file in "$report".*; do
+    [ -f "$file" ] || continue
+    cat "$file"
+    result=1
+  done
+  return $result
+}
+
+mkdir -p "$build/check"
+steps=$*
+lua_source=${MOONLOOP_LUA_SOURCE:-$build/check/lua-source}
+
+step format check_format
+step lint check_lint
+step exports check_exports
+step layers check_layers
+step gc-stress sanitized gc -DMOONLOOP_GC_STRESS=ON -DCMAKE_C_FLAGS=-Werror
+step asan sanitized asan -DMOONLOOP_SANITIZE=address,undefined
+step tsan sanitized tsan -DMOONLOOP_SANITIZE=thread

@@ -1,0 +1,41 @@
+/*
+** bench.cpu: what a bench has to do below Lua.
+**
+**   cpu.pin(n)   the calling thread runs on CPU n only
+**   cpu.list()   the CPUs the calling thread may run on
+*/
+#include <errno.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <sched.h>
+#include <string.h>
+
+static int l_pin(lua_State *L) {
+  lua_Integer n = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, n >= 0 && n < CPU_SETSIZE, 1, "no such CPU");
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET((size_t)n, &set);
+  if (sched_setaffinity(0, sizeof set, &set) != 0) {
+    return luaL_error(L, "cannot pin to CPU %I: %s", n, strerror(errno));
+  }
+  return 0;
+}
+
+static int l_list(lua_State *L) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return luaL_error(L, "%s", strerror(errno));
+  lua_createtable(L, CPU_COUNT(&set), 0); /* list */
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (!CPU_ISSET((size_t)cpu, &set)) continue;
+    lua_pushinteger(L, cpu);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+  }
+  return 1;
+}
+
+__attribute__((visibility("default"))) int luaopen_bench_cpu(lua_State *L) {
+  static const luaL_Reg functions[] = { { "pin", l_pin }, { "list", l_list }, { NULL, NULL } };
+  luaL_newlib(L, functions);
+  return 1;
+}

@@ -1,0 +1,132 @@
+--- TCP and unix sockets. Whatever takes time here waits as everything in moonloop does: a job is
+--- parked, a thread blocks. See docs/tcp.md.
+---
+---   local tcp = require "moonloop.tcp"
+---   local sock <close> = assert(tcp.connect("127.0.0.1", 8080))
+---   assert(sock:write("hello\n"))
+---   print(sock:read_line())
+
+local ml = require "moonloop"
+local core = require "moonloop.tcp.core"
+
+local tcp = {}
+
+local connect_options = {
+  host = "string", port = "integer", unix = "string", timeout = "number",
+  nodelay = "boolean", keepalive = "integer",
+}
+local listen_options = {
+  host = "string", port = "integer", unix = "string", timeout = "number",
+  nodelay = "boolean", keepalive = "integer", backlog = "integer", reuseport = "boolean",
+}
+local read_until_options = { max = "integer", timeout = "number", keep = "boolean" }
+
+-- Raises, at the given level, for an option that is unknown or has the wrong type.
+local function check(name, options, known, level)
+  if type(options) ~= "table" then
+    error(("%s: options must be a table, got %s"):format(name, type(options)), level)
+  end
+  for key, value in pairs(options) do
+    local wanted, got = known[key], type(value)
+    if not wanted then error(("%s: unknown option '%s'"):format(name, tostring(key)), level) end
+    if wanted == "integer" and got == "number" and math.tointeger(value) then got = wanted end
+    if got ~= wanted then
+      error(("%s: '%s' must be of type %s, got %s"):format(name, key, wanted, got), level)
+    end
+  end
+end
+
+-- The options of connect or listen, from (host, port, options) or from one table.
+local function endpoint(name, known, host, port, options)
+  local at = {}
+  if type(host) == "table" then
+    host, options = nil, host
+  end
+  if options ~= nil then
+    if type(options) == "table" then
+      for key, value in pairs(options) do at[key] = value end
+    else
+      at = options
+    end
+  end
+  if host ~= nil and type(at) == "table" then at.host, at.port = host, port end
+  check(name, at, known, 4)
+  if at.unix and (at.host or at.port) then
+    error(name .. ": 'unix' excludes 'host' and 'port'", 3)
+  end
+  if at.unix == "" then error(name .. ": 'unix' is empty", 3) end
+  if at.host and at.host:find("\0", 1, true) then
+    error(name .. ": 'host' contains a zero byte", 3)
+  end
+  if at.port and (at.port < 0 or at.port > 65535) then
+    error(("%s: 'port' must be 0 to 65535, got %d"):format(name, at.port), 3)
+  end
+  for _, key in ipairs { "keepalive", "backlog" } do
+    if at[key] and (at[key] < 1 or at[key] > 32767) then
+      error(("%s: '%s' must be 1 to 32767, got %d"):format(name, key, at[key]), 3)
+    end
+  end
+  if at.nodelay == nil then at.nodelay = true end
+  return at
+end
+
+--- Connects to a host and port, or to a unix socket. The addresses of the name are tried in turn.
+---@param host string|table a name or a number, or a table with all options
+---@param port integer?
+---@param options table? `timeout` `nodelay` (true) `keepalive` (seconds), or `unix` (a path)
+---@return userdata? socket
+---@return table? err `ECONNREFUSED`, `EAI_NONAME`, `timeout` ...
+function tcp.connect(host, port, options)
+  local at = endpoint("connect", connect_options, host, port, options)
+  if not at.unix and not (at.host and at.port) then error("connect: host and port expected", 2) end
+  return core.connect(at.host, at.port, at.unix, at.nodelay, at.keepalive, at.timeout)
+end
+
+--- Listens on a host and port, or on a unix socket, whose file is removed at the close.
+---@param host string|table? "127.0.0.1" by default; "::" for all
+---@param port integer? 0, the default: a free one, see `server.port`
+---@param options table? `backlog` `reuseport` `nodelay` `keepalive` `timeout`, or `unix` (a path)
+---@return userdata? server
+---@return table? err `EADDRINUSE`, `EACCES` ...
+function tcp.listen(host, port, options)
+  local at = endpoint("listen", listen_options, host, port, options)
+  if not at.unix then at.host = at.host or "127.0.0.1" end
+  return core.listen(at.host, at.port, at.unix, at.nodelay, at.keepalive, at.timeout, at.backlog,
+    at.reuseport)
+end
+
+local read_until = core.socket.read_until
+
+--- Reads up to the first `mark`, any bytes.
+---@param mark string
+---@param options table? `max` (1 MiB, with the mark) `timeout` `keep` (the mark stays in it)
+---@return string?
+---@return table? err `too_large`, `closed` (with `err.partial`), `timeout` ...
+function core.socket:read_until(mark, options)
+  options = options or {}
+  if type(mark) ~= "string" or mark == "" then
+    error("read_until: a mark of one byte or more expected", 2)
+  end
+  check("read_until", options, read_until_options, 3)
+  if options.max and options.max < 1 then error("read_until: 'max' must be positive", 2) end
+  return read_until(self, mark, options.max, options.keep, options.timeout)
+end
+
+-- What is over once other connections have been closed.
+local exhausted = { EMFILE = true, ENFILE = true, ENOBUFS = true, ENOMEM = true }
+
+--- Iterates over the connections that come, until the server is closed. While the system is out
+--- of descriptors it tries again ten times a second.
+function core.server:accepted()
+  return function()
+    while true do
+      local sock, err = self:accept()
+      if sock then return sock end
+      if err.code == "closed" then return nil end
+      if not exhausted[err.code] then error(err) end
+      ml.sleep(0.1)
+    end
+  end
+end
+
+return tcp

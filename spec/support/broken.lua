@@ -1,0 +1,2 @@
+-- A module for specs that does not load.
+error "broken on purpose"

@@ -1,0 +1,523 @@
+/* executor.c: tasks to threads; starting and ending the threads. */
+#include "executor.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define IDLE_WORKER_LIFE (10 * MLI_SECOND)
+
+static _Thread_local mli_worker *self;
+
+mli_worker *mli_worker_self(void) { return self; }
+
+/* ---- tasks ---- */
+
+static void task_destroy(mli_object *object) {
+  mli_task *task = mli_container(object, mli_task, future.object);
+  mli_message_free(task->payload);
+  mli_release(task->executor);
+  mli_future_fini(&task->future);
+  free(task);
+}
+
+const mli_type mli_task_type = { "future", task_destroy, &mli_future_type };
+
+static void task_release(mli_task *task) { mli_release(&task->future); }
+
+/* A message to the task's loop: its running job is to be cancelled. */
+static void on_cancel_node(mli_node *node, mli_loop *loop) {
+  mli_task *task = mli_container(node, mli_task, cancel_node);
+  mli_worker *w = loop->user;
+  if (!loop->stopping && !mli_future_settled(&task->future)) w->executor->class->cancel(w, task);
+  task_release(task);
+}
+
+static void task_on_cancel(mli_future *f) {
+  mli_task *task = mli_container(f, mli_task, future);
+  mli_executor *ex = task->executor;
+  if (!ex->loops) {
+    mli_lock_acquire(&ex->lock); /* while it is held the worker stays with the task */
+    if (task->worker) ex->class->cancel(task->worker, task);
+    mli_lock_release(&ex->lock);
+    return;
+  }
+  mli_object_retain(&f->object);
+  task->cancel_node.run = on_cancel_node;
+  if (!mli_loop_post(task->worker->loop, &task->cancel_node)) task_release(task);
+}
+
+mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
+  mli_task *task = malloc(sizeof *task);
+  if (!task) return NULL;
+  mli_future_init(&task->future, &mli_task_type, true);
+  task->future.on_cancel = task_on_cancel;
+  task->executor = mli_retain(ex);
+  task->payload = payload;
+  task->submitted_at = mli_now();
+  task->timeout = MLI_FOREVER;
+  task->runner = NULL;
+  task->worker = NULL;
+  task->line = 0;
+  task->name[0] = task->where[0] = '\0';
+  return task;
+}
+
+/* Gives back what an unsettled task holds of its executor. */
+static void task_done(mli_worker *w, mli_task *task) {
+  mli_executor *ex = task->executor;
+  if (ex->loops) atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
+  if (ex->bounded) mli_sem_release(&ex->slots);
+  task_release(task);
+}
+
+void mli_task_settle(mli_worker *w, mli_task *task, mli_state state, mli_message *outcome,
+                     char *traceback, ml_status status) {
+  if (status != ML_OK)
+    mli_future_fail(&task->future, status);
+  else
+    mli_future_settle(&task->future, state, outcome, traceback);
+  switch (mli_future_state(&task->future)) {
+  case MLI_FINISHED: mli_count(&w->counts.finished, 1); break;
+  case MLI_FAILED: mli_count(&w->counts.failed, 1); break;
+  default: mli_count(&w->counts.cancelled, 1); break;
+  }
+  task_done(w, task);
+}
+
+/* ---- loops ---- */
+
+static void on_task(mli_node *node, mli_loop *loop) {
+  mli_task *task = mli_container(node, mli_task, node);
+  mli_worker *w = loop->user;
+  if (loop->stopping)
+    mli_task_settle(w, task, MLI_FAILED, NULL, NULL, ML_CLOSED);
+  else
+    w->executor->class->run(w, task);
+}
+
+static void on_close(mli_node *node, mli_loop *loop) {
+  mli_worker *w = loop->user;
+  (void)node;
+  w->closing = true;
+  if (atomic_load(&w->executor->cancel)) w->executor->class->cancel_all(w);
+}
+
+/* Asks again, for a second shutdown that cancels. */
+typedef struct cancel_request {
+  mli_node node;
+} cancel_request;
+
+static void on_cancel_request(mli_node *node, mli_loop *loop) {
+  mli_worker *w = loop->user;
+  w->executor->class->cancel_all(w);
+  free(mli_container(node, cancel_request, node));
+}
+
+static bool worker_turn(mli_loop *loop) {
+  mli_worker *w = loop->user;
+  bool more = w->executor->class->turn(w);
+  if (w->closing && !more && !loop->incoming && w->executor->class->idle(w)) mli_loop_stop(loop);
+  return more;
+}
+
+static const mli_loop_hooks loop_hooks = { worker_turn };
+
+mli_worker *mli_executor_place(mli_executor *ex) {
+  if (!ex->loops) return NULL;
+  mli_worker *best = ex->workers[0];
+  for (unsigned i = 1; i < ex->size; i++)
+    if (atomic_load_explicit(&ex->workers[i]->load, memory_order_relaxed) <
+        atomic_load_explicit(&best->load, memory_order_relaxed))
+      best = ex->workers[i];
+  return best;
+}
+
+/* ---- threads ---- */
+
+/* The last act of a worker's thread. */
+static void worker_leave(mli_worker *w) {
+  mli_executor *ex = w->executor;
+  mli_lock_acquire(&ex->lock);
+  if (w->gone)
+    w->started = false; /* its place may be taken */
+  else
+    ex->alive--;
+  bool last = --ex->threads == 0 && atomic_load(&ex->closing);
+  mli_lock_release(&ex->lock);
+  if (last) mli_future_settle(ex->ended, MLI_FINISHED, NULL, NULL);
+  mli_release(ex);
+}
+
+static void worker_begin(mli_worker *w) {
+  self = w;
+  char name[16]; /* what Linux keeps */
+  if (w->executor->size > 1)
+    snprintf(name, sizeof name, "%.10s-%u", w->executor->name, w->index + 1);
+  else
+    snprintf(name, sizeof name, "%.15s", w->executor->name);
+  pthread_setname_np(pthread_self(), name); /* for people only: may fail */
+}
+
+static void *loop_main(void *arg) {
+  mli_worker *w = arg;
+  worker_begin(w);
+  w->executor->class->open(w);
+  mli_loop_run(w->loop);
+  w->executor->class->close(w);
+  worker_leave(w);
+  return NULL;
+}
+
+/* Takes the next task, or waits for one as an idle worker. NULL: end. */
+static mli_task *next_task(mli_worker *w) {
+  mli_executor *ex = w->executor;
+  for (;;) {
+    mli_lock_acquire(&ex->lock);
+    mli_node *node = ex->queue;
+    if (node) {
+      ex->queue = node->next;
+      if (!ex->queue) ex->last = &ex->queue;
+      mli_task *task = mli_container(node, mli_task, node);
+      w->task = task;
+      task->worker = w;
+      mli_lock_release(&ex->lock);
+      return task;
+    }
+    bool closing = atomic_load(&ex->closing);
+    if (!closing) {
+      w->next_idle = ex->idle;
+      ex->idle = w;
+    }
+    mli_lock_release(&ex->lock);
+    if (closing) return NULL;
+    ml_status status;
+    uint64_t until = mli_now() + IDLE_WORKER_LIFE;
+    while ((status = mli_park(&w->parker, until)) == ML_INTERRUPTED) continue;
+    if (status == ML_OK) continue; /* taken off the idle list by who woke it */
+    mli_lock_acquire(&ex->lock);
+    mli_worker **at = &ex->idle;
+    while (*at && *at != w) at = &(*at)->next_idle;
+    bool still = *at == w;
+    if (still) { /* nobody needed it for long: from here on it counts as gone */
+      *at = w->next_idle;
+      ex->alive--;
+      w->gone = true;
+      pthread_detach(w->thread);
+    }
+    mli_lock_release(&ex->lock);
+    if (still) return NULL;
+    while (mli_park(&w->parker, MLI_FOREVER) != ML_OK) continue; /* being woken right now */
+  }
+}
+
+/* The worker's thread, done with a task: it can no longer be cancelled through it. */
+static void pool_forget(mli_worker *w, mli_task *task) {
+  mli_executor *ex = w->executor;
+  mli_lock_acquire(&ex->lock);
+  w->task = NULL;
+  task->worker = NULL;
+  mli_lock_release(&ex->lock);
+}
+
+static void *pool_main(void *arg) {
+  mli_worker *w = arg;
+  mli_executor *ex = w->executor;
+  worker_begin(w);
+  ex->class->open(w);
+  for (mli_task *task; (task = next_task(w));) {
+    mli_object_retain(&task->future.object);
+    ex->class->run(w, task);
+    pool_forget(w, task);
+    task_release(task);
+  }
+  ex->class->close(w);
+  worker_leave(w);
+  return NULL;
+}
+
+/* Signals are for the threads of the program: ours block all but the faults. */
+static int start_thread(mli_worker *w, void *(*run)(void *)) {
+  sigset_t all, old;
+  sigfillset(&all);
+  sigdelset(&all, SIGSEGV);
+  sigdelset(&all, SIGBUS);
+  sigdelset(&all, SIGFPE);
+  sigdelset(&all, SIGILL);
+  sigdelset(&all, SIGABRT);
+  sigdelset(&all, SIGTRAP);
+  sigdelset(&all, SIGPROF);
+  int err = pthread_sigmask(SIG_SETMASK, &all, &old);
+  if (err) return err;
+  mli_object_retain(&w->executor->object);
+  err = pthread_create(&w->thread, NULL, run, w);
+  if (err) mli_release(w->executor);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  return err;
+}
+
+/* ---- pools ---- */
+
+/* Under the lock. NULL: out of memory. */
+static mli_worker *pool_add(mli_executor *ex) {
+  for (unsigned i = 0; i < ex->count; i++) {
+    mli_worker *w = ex->workers[i];
+    if (!w->gone || w->started) continue;
+    w->gone = false; /* its counts go on */
+    w->started = true;
+    ex->alive++;
+    ex->threads++;
+    return w;
+  }
+  if (ex->count == ex->room) {
+    unsigned room = ex->room ? ex->room * 2 : 8;
+    mli_worker **grown = realloc(ex->workers, room * sizeof *grown);
+    if (!grown) return NULL;
+    ex->workers = grown;
+    ex->room = room;
+  }
+  mli_worker *w = calloc(1, sizeof *w);
+  if (!w) return NULL;
+  w->executor = ex;
+  w->index = ex->count;
+  w->started = true;
+  ex->workers[ex->count++] = w;
+  ex->alive++;
+  ex->threads++;
+  return w;
+}
+
+static ml_status pool_submit(mli_executor *ex, mli_task *task) {
+  ml_status status = ML_OK;
+  mli_worker *wake = NULL, *add = NULL;
+  mli_lock_acquire(&ex->lock);
+  if (atomic_load(&ex->closing)) {
+    mli_lock_release(&ex->lock);
+    return ML_CLOSED;
+  }
+  bool inside = self && self->executor == ex;
+  if (ex->idle) {
+    wake = ex->idle;
+    ex->idle = wake->next_idle;
+  } else if (ex->alive < ex->size || inside) {
+    add = pool_add(ex);
+    if (!add && ex->alive == 0) status = ML_MEMORY;
+  }
+  if (status == ML_OK) {
+    task->node.next = NULL;
+    *ex->last = &task->node;
+    ex->last = &task->node.next;
+  }
+  mli_lock_release(&ex->lock);
+  if (wake) mli_unpark(&wake->parker);
+  if (add) {
+    int err = start_thread(add, pool_main);
+    if (err) {
+      /* With other workers alive the task waits for one of them. */
+      mli_lock_acquire(&ex->lock);
+      add->started = false;
+      add->gone = true;
+      ex->threads--;
+      bool alone = --ex->alive == 0;
+      mli_node **at = &ex->queue;
+      while (alone && *at && *at != &task->node) at = &(*at)->next;
+      bool taken_back = alone && *at;
+      if (taken_back) {
+        *at = task->node.next;
+        if (!*at) ex->last = at;
+      }
+      mli_lock_release(&ex->lock);
+      errno = err;
+      if (taken_back) return ML_SYSTEM;
+    }
+  }
+  return status;
+}
+
+/* ---- the executor ---- */
+
+static void executor_destroy(mli_object *object) {
+  mli_executor *ex = mli_container(object, mli_executor, object);
+  for (unsigned i = 0; i < ex->count; i++) {
+    mli_worker *w = ex->workers[i];
+    if (w->started && !w->gone && !w->joined) {
+      /* The last reference may be dropped by the last thread itself. */
+      if (pthread_equal(w->thread, pthread_self()))
+        pthread_detach(w->thread);
+      else
+        pthread_join(w->thread, NULL);
+    }
+    if (w->loop) mli_release(w->loop);
+    free(w);
+  }
+  free(ex->workers);
+  if (ex->free_user) ex->free_user(ex->user);
+  mli_release(ex->ended);
+  free(ex);
+}
+
+const mli_type mli_executor_type = { "executor", executor_destroy, NULL };
+
+static ml_status start_loops(mli_executor *ex) {
+  ex->workers = calloc(ex->size, sizeof *ex->workers);
+  if (!ex->workers) return ML_MEMORY;
+  for (unsigned i = 0; i < ex->size; i++) {
+    mli_worker *w = calloc(1, sizeof *w);
+    if (!w) return ML_MEMORY;
+    w->executor = ex;
+    w->index = i;
+    ex->workers[ex->count++] = w;
+    ml_status status = mli_loop_new(&w->loop, &loop_hooks, w);
+    if (status != ML_OK) return status;
+  }
+  for (unsigned i = 0; i < ex->size; i++) {
+    ex->alive++;
+    ex->threads++;
+    ex->workers[i]->started = true;
+    int err = start_thread(ex->workers[i], loop_main);
+    if (err) {
+      ex->alive--;
+      ex->threads--;
+      ex->workers[i]->started = false;
+      errno = err;
+      return ML_SYSTEM;
+    }
+  }
+  return ML_OK;
+}
+
+ml_status mli_executor_new(mli_executor **out, const mli_executor_options *o) {
+  mli_executor *ex = calloc(1, sizeof *ex);
+  mli_future *ended = mli_future_new();
+  if (!ex || !ended) {
+    free(ex);
+    if (ended) mli_release(ended);
+    o->free_user(o->user);
+    return ML_MEMORY;
+  }
+  mli_object_init(&ex->object, &mli_executor_type);
+  ex->class = o->class;
+  ex->user = o->user;
+  ex->free_user = o->free_user;
+  snprintf(ex->name, sizeof ex->name, "%s", o->name);
+  ex->size = o->size;
+  ex->loops = o->loops;
+  ex->bounded = o->max_pending > 0;
+  mli_sem_init(&ex->slots, o->max_pending);
+  ex->ended = ended;
+  ex->last = &ex->queue;
+  ml_status status = ex->loops ? start_loops(ex) : ML_OK;
+  if (status != ML_OK) {
+    int err = errno;
+    mli_executor_shutdown(ex, true);
+    mli_release(ex);
+    errno = err;
+    return status;
+  }
+  *out = ex;
+  return ML_OK;
+}
+
+ml_status mli_executor_submit(mli_executor *ex, mli_task *task) {
+  ml_status status = ML_CLOSED;
+  mli_object_retain(&task->future.object);
+  atomic_fetch_add_explicit(&ex->submitted, 1, memory_order_relaxed);
+  if (!ex->loops) {
+    status = pool_submit(ex, task);
+  } else if (!atomic_load(&ex->closing)) {
+    mli_worker *w = mli_executor_place(ex);
+    atomic_fetch_add_explicit(&w->load, 1, memory_order_relaxed);
+    task->worker = w;
+    task->node.run = on_task;
+    if (mli_loop_post(w->loop, &task->node)) return ML_OK;
+    atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
+  }
+  if (status == ML_OK) return ML_OK;
+  atomic_fetch_sub_explicit(&ex->submitted, 1, memory_order_relaxed);
+  mli_future_fail(&task->future, status);
+  if (ex->bounded) mli_sem_release(&ex->slots);
+  task_release(task);
+  return status;
+}
+
+static void cancel_pool(mli_executor *ex) {
+  /* Each future is cancelled with no lock held: its watchers run here. */
+  for (unsigned i = 0;; i++) {
+    mli_lock_acquire(&ex->lock);
+    mli_node *queue = ex->queue;
+    ex->queue = NULL;
+    ex->last = &ex->queue;
+    mli_task *running = i < ex->count ? ex->workers[i]->task : NULL;
+    bool more = i + 1 < ex->count;
+    if (running) mli_object_retain(&running->future.object);
+    mli_lock_release(&ex->lock);
+    while (queue) {
+      mli_task *task = mli_container(queue, mli_task, node);
+      queue = queue->next;
+      mli_future_cancel(&task->future, NULL);
+      atomic_fetch_add_explicit(&ex->dropped, 1, memory_order_relaxed);
+      if (ex->bounded) mli_sem_release(&ex->slots);
+      task_release(task);
+    }
+    if (running) {
+      mli_future_cancel(&running->future, NULL);
+      task_release(running);
+    }
+    if (!more) return;
+  }
+}
+
+void mli_executor_shutdown(mli_executor *ex, bool cancel) {
+  if (cancel) atomic_store(&ex->cancel, true);
+  mli_lock_acquire(&ex->lock);
+  bool first = !atomic_exchange(&ex->closing, true);
+  bool ended = first && ex->threads == 0;
+  mli_worker *idle = ex->idle;
+  ex->idle = NULL;
+  mli_lock_release(&ex->lock);
+  if (first) mli_sem_close(&ex->slots);
+  while (idle) {
+    mli_worker *w = idle;
+    idle = w->next_idle;
+    mli_unpark(&w->parker);
+  }
+  for (unsigned i = 0; ex->loops && i < ex->count; i++) {
+    mli_worker *w = ex->workers[i];
+    if (!w->started) continue;
+    if (first) {
+      w->close_node.run = on_close;
+      mli_loop_post(w->loop, &w->close_node);
+    } else if (cancel) {
+      cancel_request *request = malloc(sizeof *request);
+      if (!request) continue; /* the caller's deadline will tell */
+      request->node.run = on_cancel_request;
+      if (!mli_loop_post(w->loop, &request->node)) free(request);
+    }
+  }
+  if (cancel && !ex->loops) cancel_pool(ex);
+  if (ended) mli_future_settle(ex->ended, MLI_FINISHED, NULL, NULL);
+}
+
+void mli_executor_join(mli_executor *ex) {
+  for (unsigned i = 0;; i++) {
+    mli_lock_acquire(&ex->lock);
+    mli_worker *w = i < ex->count ? ex->workers[i] : NULL;
+    bool join = w && w->started && !w->gone && !w->joined && !pthread_equal(w->thread, pthread_self());
+    if (join) w->joined = true;
+    mli_lock_release(&ex->lock);
+    if (!w) return;
+    if (join) pthread_join(w->thread, NULL);
+  }
+}
+
+void mli_executor_use(mli_executor *ex) {
+  atomic_fetch_add_explicit(&ex->users, 1, memory_order_relaxed);
+}
+
+void mli_executor_leave(mli_executor *ex) {
+  if (atomic_fetch_sub_explicit(&ex->users, 1, memory_order_acq_rel) == 1)
+    mli_executor_shutdown(ex, false);
+}

@@ -1,0 +1,252 @@
+/* loop.c: the turn of a loop, and its wake-up. */
+#include "loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* How much one turn does before it looks at I/O and timers again. */
+#define MESSAGES_PER_TURN 512
+#define TIMERS_PER_TURN 1024
+
+static _Thread_local mli_loop *self;
+
+mli_loop *mli_loop_self(void) { return self; }
+
+static void check_zero(int err) {
+  assert(err == 0);
+  (void)err;
+}
+
+/* Only uv_poll_init can fail, and only for a descriptor that is none. */
+static void open_handles(mli_loop *loop) {
+  uv_loop_t *uv = &loop->uv;
+  check_zero(uv_poll_init(uv, &loop->wake, loop->wake_fd));
+  check_zero(uv_prepare_init(uv, &loop->prepare));
+  check_zero(uv_check_init(uv, &loop->check));
+  check_zero(uv_idle_init(uv, &loop->idle));
+  check_zero(uv_timer_init(uv, &loop->timer));
+  loop->wake.data = loop->prepare.data = loop->check.data = loop->timer.data = loop;
+  mli_wheel_init(&loop->wheel, mli_now());
+  loop->timer_at = MLI_FOREVER;
+}
+
+static void close_handles(mli_loop *loop) {
+  uv_close((uv_handle_t *)&loop->wake, NULL);
+  uv_close((uv_handle_t *)&loop->prepare, NULL);
+  uv_close((uv_handle_t *)&loop->check, NULL);
+  uv_close((uv_handle_t *)&loop->idle, NULL);
+  uv_close((uv_handle_t *)&loop->timer, NULL);
+}
+
+static void loop_destroy(mli_object *object) {
+  mli_loop *loop = mli_container(object, mli_loop, object);
+  assert(!loop->incoming);
+  if (!loop->closed) { /* it never ran */
+    close_handles(loop);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    uv_loop_close(&loop->uv);
+  }
+  close(loop->wake_fd);
+  free(loop);
+}
+
+const mli_type mli_loop_type = { "loop", loop_destroy, NULL };
+
+ml_status mli_loop_new(mli_loop **out, const mli_loop_hooks *hooks, void *user) {
+  mli_loop *loop = calloc(1, sizeof *loop);
+  if (!loop) return ML_MEMORY;
+  loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (loop->wake_fd < 0) {
+    free(loop);
+    return ML_SYSTEM;
+  }
+  mli_object_init(&loop->object, &mli_loop_type);
+  loop->hooks = hooks;
+  loop->user = user;
+  mli_mailbox_init(&loop->mailbox);
+  int err = uv_loop_init(&loop->uv);
+  if (err) {
+    loop->closed = true;
+    mli_release(loop);
+    errno = -err;
+    return ML_SYSTEM;
+  }
+  loop->uv.data = loop;
+  open_handles(loop);
+  *out = loop;
+  return ML_OK;
+}
+
+bool mli_loop_post(mli_loop *loop, mli_node *node) {
+  mli_object_retain(&loop->object); /* the node may end the loop before we wake it */
+  mli_pushed pushed = mli_mailbox_push(&loop->mailbox, node);
+  if (pushed == MLI_PUSHED_WAKE) {
+    static const uint64_t one = 1;
+    ssize_t r;
+    do r = write(loop->wake_fd, &one, sizeof one);
+    while (r < 0 && errno == EINTR);
+  }
+  mli_release(loop);
+  return pushed != MLI_PUSH_REFUSED;
+}
+
+/* ---- timers ---- */
+
+static void on_timer(uv_timer_t *timer);
+
+/* Keeps the one libuv timer at the wheel's next expiry. A timer that was
+** stopped leaves it early: it then fires for nothing and is set again. */
+static void arm_timer(mli_loop *loop) {
+  uint64_t at = mli_wheel_next(&loop->wheel);
+  if (at == loop->timer_at) return;
+  loop->timer_at = at;
+  if (at == MLI_FOREVER) {
+    uv_timer_stop(&loop->timer);
+    return;
+  }
+  uint64_t ms = at / MLI_MILLISECOND, now = uv_now(&loop->uv);
+  int err = uv_timer_start(&loop->timer, on_timer, ms > now ? ms - now : 0, 0);
+  assert(err == 0);
+  (void)err;
+}
+
+/* Only notes that time has come: a timer that libuv finds due again and again
+** would keep it from polling. */
+static void on_timer(uv_timer_t *timer) {
+  mli_loop *loop = timer->data;
+  loop->timer_at = 0;
+}
+
+/* Fires a bounded number of due timers; true if some are left. */
+static bool run_timers(mli_loop *loop) {
+  if (loop->timer_at != 0) return false;
+  loop->in_timers = true;
+  bool more = mli_wheel_advance(&loop->wheel, mli_now(), TIMERS_PER_TURN);
+  loop->in_timers = false;
+  if (more) return true;
+  loop->timer_at = MLI_FOREVER;
+  arm_timer(loop);
+  return false;
+}
+
+void mli_loop_timer_start(mli_loop *loop, mli_timer *timer, uint64_t deadline_ns) {
+  mli_timer_remove(&loop->wheel, timer);
+  mli_timer_add(&loop->wheel, timer, deadline_ns);
+  if (loop->in_timers) return;
+  uint64_t at = timer->tick * MLI_MILLISECOND;
+  if (at < loop->timer_at) {
+    uv_update_time(&loop->uv); /* Lua may have run for long */
+    arm_timer(loop);
+  }
+}
+
+/* ---- the turn ---- */
+
+static void on_idle(uv_idle_t *idle) { (void)idle; } /* its being active keeps poll from sleeping */
+
+void mli_loop_again(mli_loop *loop) {
+  int err = uv_idle_start(&loop->idle, on_idle);
+  assert(err == 0);
+  (void)err;
+}
+
+/* Delivers a bounded number of messages; true if some are left. */
+static bool deliver(mli_loop *loop) {
+  unsigned budget = MESSAGES_PER_TURN;
+  while (budget--) {
+    mli_node *node = loop->incoming;
+    if (!node && !(node = mli_mailbox_take(&loop->mailbox))) return false;
+    loop->incoming = node->next;
+    node->run(node, loop);
+  }
+  return true;
+}
+
+static void on_prepare(uv_prepare_t *prepare) {
+  mli_loop *loop = prepare->data;
+  bool more = run_timers(loop);
+  if (deliver(loop)) more = true;
+  if (loop->hooks->turn(loop)) more = true;
+  if (loop->stopping) {
+    uv_stop(&loop->uv);
+    more = true;
+  }
+  if (more || !mli_mailbox_arm(&loop->mailbox))
+    mli_loop_again(loop);
+  else
+    uv_idle_stop(&loop->idle);
+}
+
+/* Awake: senders need not wake the loop again until it is armed. What they sent
+** meanwhile is kept for the next turn. */
+static void on_check(uv_check_t *check) {
+  mli_loop *loop = check->data;
+  mli_node *came = mli_mailbox_take(&loop->mailbox);
+  if (!came) return;
+  mli_node **end = &loop->incoming;
+  while (*end) end = &(*end)->next;
+  *end = came;
+}
+
+static void on_wake(uv_poll_t *poll, int status, int events) {
+  mli_loop *loop = poll->data;
+  (void)status, (void)events;
+  uint64_t count;
+  ssize_t r = read(loop->wake_fd, &count, sizeof count);
+  (void)r; /* EAGAIN: another turn read it */
+}
+
+void mli_loop_stop(mli_loop *loop) {
+  loop->stopping = true;
+  mli_loop_again(loop);
+}
+
+/* ---- life ---- */
+
+void mli_loop_run(mli_loop *loop) {
+  mli_loop *outer = self;
+  self = loop;
+  check_zero(uv_poll_start(&loop->wake, UV_READABLE, on_wake));
+  check_zero(uv_prepare_start(&loop->prepare, on_prepare));
+  check_zero(uv_check_start(&loop->check, on_check));
+  mli_loop_again(loop); /* the first turn does not sleep */
+  while (!loop->stopping) uv_run(&loop->uv, UV_RUN_DEFAULT);
+
+  /* Nobody can send any more; what was sent is delivered, to be refused. */
+  mli_node *rest = mli_mailbox_close(&loop->mailbox);
+  mli_node **end = &loop->incoming;
+  while (*end) end = &(*end)->next;
+  *end = rest;
+  while (loop->incoming) {
+    mli_node *node = loop->incoming;
+    loop->incoming = node->next;
+    node->run(node, loop);
+  }
+  while (loop->services) {
+    mli_service *service = loop->services;
+    loop->services = service->next;
+    service->close(service, loop);
+  }
+  close_handles(loop);
+  uv_run(&loop->uv, UV_RUN_DEFAULT);
+  int err = uv_loop_close(&loop->uv);
+  assert(err == 0 && "a handle was left on the loop");
+  (void)err;
+  loop->closed = true;
+  self = outer;
+}
+
+mli_service *mli_loop_service(mli_loop *loop, const void *key) {
+  for (mli_service *s = loop->services; s; s = s->next)
+    if (s->key == key) return s;
+  return NULL;
+}
+
+void mli_loop_add_service(mli_loop *loop, mli_service *service) {
+  service->next = loop->services;
+  loop->services = service;
+}

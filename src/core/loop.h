@@ -1,0 +1,95 @@
+/*
+** loop.h: one libuv loop, owned by one thread: a mailbox, a timing wheel, and a
+** turn.
+**
+** A turn of the loop:
+**
+**   poll I/O -> run timers -> deliver messages -> [hooks.turn] -> arm or go on
+**
+** Each step is bounded, so that none can starve the others: when work is left
+** the loop polls without sleeping and comes back to it.
+**
+** L1  Every libuv handle on the loop has one owner, which closes it.
+** L2  Messages, timers, hooks and operations run on the loop's thread only.
+** L3  The loop ends when `mli_loop_stop` was called: then the mailbox is
+**     closed, services are closed, and nothing is left on the libuv loop.
+*/
+#ifndef MLI_LOOP_H
+#define MLI_LOOP_H
+
+#include <uv.h>
+#include "mailbox.h"
+#include "object.h"
+#include "timer.h"
+
+/* What the layer above does on the loop. All on the loop's thread. */
+typedef struct mli_loop_hooks {
+  /* A bounded share of the ready work. True: there is more. */
+  bool (*turn)(mli_loop *loop);
+} mli_loop_hooks;
+
+/* Something that lives on a loop and is made when it is first needed there:
+** the HTTP engine, for one. `close` runs at the loop's end and must start
+** closing every handle of the service; its `key` is an address that identifies it. */
+typedef struct mli_service mli_service;
+struct mli_service {
+  const void *key;
+  void (*close)(mli_service *service, mli_loop *loop);
+  mli_service *next;
+};
+
+extern const mli_type mli_loop_type;
+
+struct mli_loop {
+  mli_object object;
+  const mli_loop_hooks *hooks; /* [I] */
+  void *user;                  /* [I] of the layer above */
+  mli_mailbox mailbox;         /* any thread pushes */
+  int wake_fd;                 /* [I] any thread writes */
+  /* [L] from here on: the loop's thread only */
+  uv_loop_t uv;
+  mli_wheel wheel;
+  mli_service *services;
+  mli_node *incoming;        /* taken from the mailbox, not delivered yet */
+  uv_poll_t wake;
+  uv_prepare_t prepare;
+  uv_check_t check;
+  uv_idle_t idle;
+  uv_timer_t timer;
+  uint64_t timer_at; /* when the libuv timer fires, ns; 0: timers are due */
+  bool stopping, in_timers, closed;
+};
+
+/* Makes a loop with one reference. No thread runs it yet.
+** ML_OK, ML_MEMORY, or ML_SYSTEM with errno set. */
+ml_status mli_loop_new(mli_loop **out, const mli_loop_hooks *hooks, void *user);
+
+/* Runs the loop on the calling thread, which owns it from here on, until
+** `mli_loop_stop`; returns when nothing is left of it but memory. */
+void mli_loop_run(mli_loop *loop);
+
+/* The loop's thread: end `mli_loop_run` after this turn. */
+void mli_loop_stop(mli_loop *loop);
+
+/* Any thread, never blocks: `node->run` will be called on the loop's thread.
+** False: the loop has ended, the node is still the caller's. */
+bool mli_loop_post(mli_loop *loop, mli_node *node);
+
+/* The loop that the calling thread is running now, or NULL. */
+mli_loop *mli_loop_self(void);
+
+/* The loop's thread: have a turn soon even if no message or I/O comes. */
+void mli_loop_again(mli_loop *loop);
+
+/* The loop's thread. Starts or restarts a timer for an absolute time. */
+void mli_loop_timer_start(mli_loop *loop, mli_timer *timer, uint64_t deadline_ns);
+/* True if it was running. */
+static inline bool mli_loop_timer_stop(mli_loop *loop, mli_timer *timer) {
+  return mli_timer_remove(&loop->wheel, timer);
+}
+
+/* The loop's thread. */
+mli_service *mli_loop_service(mli_loop *loop, const void *key); /* NULL: none yet */
+void mli_loop_add_service(mli_loop *loop, mli_service *service);
+
+#endif

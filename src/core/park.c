@@ -1,0 +1,84 @@
+/* park.c: locks and parkers on the futex system call. */
+#include "park.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Sleeps while `*word` is `expected`, until the absolute monotonic deadline.
+** There always is one: without, a handler with SA_RESTART would not end the wait. */
+static int futex_wait(atomic_uint *word, unsigned expected, uint64_t deadline) {
+  struct timespec at = { .tv_sec = (time_t)(deadline / MLI_SECOND),
+                         .tv_nsec = (long)(deadline % MLI_SECOND) };
+  long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, &at, NULL,
+                   FUTEX_BITSET_MATCH_ANY);
+  return r == 0 ? 0 : errno;
+}
+
+static void futex_wake(atomic_uint *word) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void mli_lock_slow(mli_lock *lock) {
+  while (atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0)
+    futex_wait(&lock->word, 2, MLI_FOREVER);
+}
+
+void mli_unlock_slow(mli_lock *lock) { futex_wake(&lock->word); }
+
+ml_status mli_park(mli_parker *parker, uint64_t deadline) {
+  for (;;) {
+    unsigned word = 1;
+    if (atomic_compare_exchange_strong_explicit(&parker->word, &word, 0, memory_order_acquire,
+                                                memory_order_relaxed))
+      return ML_OK;
+    if (word == 0 && !atomic_compare_exchange_strong_explicit(
+                       &parker->word, &word, 2, memory_order_relaxed, memory_order_relaxed))
+      continue; /* the token came between: take it */
+    int err = futex_wait(&parker->word, 2, deadline);
+    if (err == EINTR || err == ETIMEDOUT) {
+      /* Awake on our own: leave the sleeping state, unless a token came. */
+      word = 2;
+      if (atomic_compare_exchange_strong_explicit(&parker->word, &word, 0, memory_order_relaxed,
+                                                  memory_order_relaxed))
+        return err == EINTR ? ML_INTERRUPTED : ML_TIMEOUT;
+    }
+  }
+}
+
+void mli_unpark(mli_parker *parker) {
+  if (atomic_exchange_explicit(&parker->word, 1, memory_order_release) == 2)
+    futex_wake(&parker->word);
+}
+
+/* ---- the pool of parkers ---- */
+
+typedef struct pooled {
+  mli_parker parker;
+  struct pooled *next;
+} pooled;
+
+static mli_lock pool_lock;
+static pooled *pool;
+
+mli_parker *mli_parker_get(void) {
+  mli_lock_acquire(&pool_lock);
+  pooled *p = pool;
+  if (p) pool = p->next;
+  mli_lock_release(&pool_lock);
+  if (!p && (p = aligned_alloc(64, 64))) { /* a cache line each */
+    atomic_init(&p->parker.word, 0);
+    p->next = NULL;
+  }
+  return p ? &p->parker : NULL;
+}
+
+void mli_parker_put(mli_parker *parker) {
+  pooled *p = mli_container(parker, pooled, parker);
+  mli_lock_acquire(&pool_lock);
+  p->next = pool;
+  pool = p;
+  mli_lock_release(&pool_lock);
+}

@@ -1,0 +1,106 @@
+/* timer.c: the timing wheel. */
+#include "timer.h"
+
+#include <string.h>
+
+#define TICK MLI_MILLISECOND
+#define BITS 6
+#define MASK (MLI_WHEEL_SLOTS - 1)
+
+void mli_wheel_init(mli_wheel *wheel, uint64_t now_ns) {
+  memset(wheel, 0, sizeof *wheel);
+  wheel->now = now_ns / TICK;
+  for (unsigned i = 0; i <= MLI_WHEEL_DUE; i++) wheel->slots[i].last = &wheel->slots[i].first;
+}
+
+static void append(mli_wheel *wheel, mli_timer *t, unsigned index) {
+  struct mli_wheel_slot *slot = &wheel->slots[index];
+  t->slot = (uint16_t)index;
+  t->next = NULL;
+  t->link = slot->last;
+  *slot->last = t;
+  slot->last = &t->next;
+  if (index < MLI_WHEEL_DUE)
+    wheel->occupied[index / MLI_WHEEL_SLOTS] |= UINT64_C(1) << (index & MASK);
+}
+
+static void detach(mli_wheel *wheel, mli_timer *t) {
+  struct mli_wheel_slot *slot = &wheel->slots[t->slot];
+  *t->link = t->next;
+  if (t->next)
+    t->next->link = t->link;
+  else
+    slot->last = t->link;
+  t->link = NULL;
+  if (!slot->first && t->slot < MLI_WHEEL_DUE)
+    wheel->occupied[t->slot / MLI_WHEEL_SLOTS] &= ~(UINT64_C(1) << (t->slot & MASK));
+}
+
+/* The level is that of the highest group of six bits in which the expiry
+** differs from now; the slot is that group's value in the expiry. */
+static void hang(mli_wheel *wheel, mli_timer *t) {
+  uint64_t tick = t->tick;
+  if (tick <= wheel->now) {
+    append(wheel, t, MLI_WHEEL_DUE);
+    return;
+  }
+  unsigned level = (63 - (unsigned)__builtin_clzll(tick ^ wheel->now)) / BITS;
+  append(wheel, t, level * MLI_WHEEL_SLOTS + ((unsigned)(tick >> (BITS * level)) & MASK));
+}
+
+void mli_timer_add(mli_wheel *wheel, mli_timer *t, uint64_t deadline_ns) {
+  t->tick = deadline_ns / TICK + (deadline_ns % TICK != 0); /* never early */
+  hang(wheel, t);
+  wheel->count++;
+}
+
+bool mli_timer_remove(mli_wheel *wheel, mli_timer *t) {
+  if (!t->link) return false;
+  detach(wheel, t);
+  wheel->count--;
+  return true;
+}
+
+/* The first occupied slot after now: its index, and the tick it starts at. */
+static bool next_slot(const mli_wheel *wheel, unsigned *index, uint64_t *start) {
+  for (unsigned level = 0; level < MLI_WHEEL_LEVELS; level++) {
+    unsigned at = (unsigned)(wheel->now >> (BITS * level)) & MASK;
+    uint64_t later = wheel->occupied[level] & ~((UINT64_C(2) << at) - 1);
+    if (!later) continue;
+    unsigned slot = (unsigned)__builtin_ctzll(later);
+    uint64_t base = wheel->now >> (BITS * (level + 1)) << (BITS * (level + 1));
+    *index = level * MLI_WHEEL_SLOTS + slot;
+    *start = base | (uint64_t)slot << (BITS * level);
+    return true;
+  }
+  return false;
+}
+
+bool mli_wheel_advance(mli_wheel *wheel, uint64_t now_ns, unsigned limit) {
+  uint64_t now = now_ns / TICK, start;
+  struct mli_wheel_slot *due = &wheel->slots[MLI_WHEEL_DUE];
+  unsigned index;
+  for (;;) {
+    for (mli_timer *t; (t = due->first); t->fire(t)) {
+      if (limit-- == 0) return true;
+      mli_timer_remove(wheel, t);
+    }
+    if (!next_slot(wheel, &index, &start) || start > now) break;
+    /* Time has come to this slot: what is in it is due, or belongs to a finer
+    ** slot now. */
+    wheel->now = start;
+    for (mli_timer *t; (t = wheel->slots[index].first);) {
+      detach(wheel, t);
+      hang(wheel, t);
+    }
+  }
+  if (now > wheel->now) wheel->now = now;
+  return false;
+}
+
+uint64_t mli_wheel_next(const mli_wheel *wheel) {
+  unsigned index;
+  uint64_t start;
+  if (wheel->slots[MLI_WHEEL_DUE].first) return 0;
+  return next_slot(wheel, &index, &start) ? start * TICK : MLI_FOREVER;
+}

@@ -1,0 +1,49 @@
+/*
+** timer.h: a hierarchical timing wheel with ticks of a millisecond. Starting,
+** stopping and firing a timer are O(1); nothing is allocated. A timer never
+** fires early, and less than a tick late on an idle loop.
+** Thread: the loop's only.
+*/
+#ifndef MLI_TIMER_H
+#define MLI_TIMER_H
+
+#include "base.h"
+
+typedef struct mli_timer mli_timer;
+struct mli_timer {
+  mli_timer *next, **link; /* link is NULL while the timer is stopped */
+  uint64_t tick;           /* when it fires, in ticks */
+  void (*fire)(mli_timer *timer);
+  uint16_t slot; /* where it hangs: level * 64 + slot, or MLI_WHEEL_DUE */
+};
+
+#define MLI_WHEEL_LEVELS 8
+#define MLI_WHEEL_SLOTS 64
+
+#define MLI_WHEEL_DUE (MLI_WHEEL_LEVELS * MLI_WHEEL_SLOTS)
+
+/* A slot of level n spans 64^n ticks; the wheel as a whole 8,900 years, which is
+** more than a deadline can hold. The last slot holds what is due. Each is a
+** queue: timers of one tick fire in the order in which they were started. */
+typedef struct mli_wheel {
+  uint64_t now; /* the tick that has been reached */
+  uint64_t occupied[MLI_WHEEL_LEVELS];
+  struct mli_wheel_slot {
+    mli_timer *first, **last;
+  } slots[MLI_WHEEL_DUE + 1];
+  size_t count;
+} mli_wheel;
+
+void mli_wheel_init(mli_wheel *wheel, uint64_t now_ns);
+/* Starts `timer` for the absolute time; `fire` runs once, from `advance`. */
+void mli_timer_add(mli_wheel *wheel, mli_timer *timer, uint64_t deadline_ns);
+/* True if it was running: then it will not fire. */
+bool mli_timer_remove(mli_wheel *wheel, mli_timer *timer);
+static inline bool mli_timer_active(const mli_timer *timer) { return timer->link != NULL; }
+/* Fires all that is due at now_ns, at most `limit` timers; true if more are due. */
+bool mli_wheel_advance(mli_wheel *wheel, uint64_t now_ns, unsigned limit);
+/* A time at or before the next expiry, for the loop to wake at; MLI_FOREVER
+** with no timer. */
+uint64_t mli_wheel_next(const mli_wheel *wheel);
+
+#endif

@@ -1,0 +1,281 @@
+/* engine.c: libcurl's multi handles on a loop: beginning, driving and ending transfers. */
+#include "engine.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "trust.h"
+
+/* Connections to one host. The dear part of TLS is the handshake, and HTTP/2
+** needs but one; plain HTTP/1.1 needs one for each request at a time. */
+static const long host_connections[MLI_HTTP_LANES] = {
+  [MLI_HTTP_PLAIN] = 256,
+  [MLI_HTTP_TLS] = 8,
+};
+
+/* Connections kept for later, in each lane. By itself libcurl would drop them as
+** concurrency falls, and dial again as it rises. */
+#define KEPT_CONNECTIONS 1024L
+#define KEPT_HANDLES 256
+
+/* ---- what libcurl can do ---- */
+
+static mli_http_features features;
+static bool initialized;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static bool has_env_proxy(void) {
+  static const char *const names[] = { "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
+                                       "ALL_PROXY" };
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const char *value = getenv(names[i]);
+    if (value && *value) return true;
+  }
+  return false;
+}
+
+/* libcurl stays initialized until the process ends: other code may use it too. */
+static void initialize(void) {
+  if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) return;
+  const curl_version_info_data *curl = curl_version_info(CURLVERSION_NOW);
+  features.version = curl->version_num;
+  features.own_trust = mli_trust_usable();
+  features.env_proxy = has_env_proxy();
+  snprintf(features.encodings, sizeof features.encodings, "deflate, gzip%s%s",
+           curl->features & CURL_VERSION_BROTLI ? ", br" : "",
+           curl->features & CURL_VERSION_ZSTD ? ", zstd" : "");
+  initialized = true;
+}
+
+const mli_http_features *mli_http_features_get(void) {
+  pthread_once(&once, initialize);
+  return initialized ? &features : NULL;
+}
+
+/* ---- one transfer ---- */
+
+static void free_easy(mli_http_easy *easy) {
+  curl_easy_cleanup(easy->curl);
+  free(easy);
+}
+
+static mli_http_easy *take_easy(mli_http_engine *e) {
+  mli_http_easy *easy = e->idle;
+  if (easy) {
+    e->idle = easy->next;
+    e->idle_count--;
+    return easy;
+  }
+  easy = calloc(1, sizeof *easy);
+  if (!easy) return NULL;
+  easy->engine = e;
+  easy->curl = curl_easy_init();
+  if (easy->curl && curl_easy_setopt(easy->curl, CURLOPT_SHARE, e->share) == CURLE_OK) return easy;
+  free_easy(easy);
+  return NULL;
+}
+
+static mli_http_lane *lane_of(const mli_http *h) {
+  return &h->easy->engine->lanes[h->address->tls ? MLI_HTTP_TLS : MLI_HTTP_PLAIN];
+}
+
+/* Takes the request out of flight, before it ends. */
+static void detach(mli_http *h) {
+  mli_http_easy *easy = h->easy;
+  mli_http_engine *e = easy->engine;
+  *h->link = h->next;
+  if (h->next) h->next->link = h->link;
+  mli_http_address_release(h->address);
+  h->address = NULL;
+  h->easy = NULL;
+  easy->request = NULL;
+  if (e->idle_count >= KEPT_HANDLES) {
+    free_easy(easy);
+    return;
+  }
+  easy->next = e->idle;
+  e->idle = easy;
+  e->idle_count++;
+}
+
+static void finish(mli_http_easy *easy, CURLcode code) {
+  mli_http *h = easy->request;
+  long os_errno = 0;
+  mli_http_collect(easy);
+  if (code != CURLE_OK) {
+    curl_easy_getinfo(easy->curl, CURLINFO_OS_ERRNO, &os_errno);
+    h->detail = mli_http_text(h, easy->error, strlen(easy->error));
+  }
+  curl_multi_remove_handle(lane_of(h)->multi, easy->curl);
+  bool tls = h->address->tls;
+  detach(h);
+  if (code == CURLE_OK)
+    mli_op_end(&h->op, ML_OK, NULL, NULL);
+  else
+    mli_http_fail(h, code, os_errno, tls);
+  mli_release(&h->op);
+}
+
+static void drain(mli_http_lane *lane) {
+  int left;
+  for (CURLMsg *m; (m = curl_multi_info_read(lane->multi, &left));) {
+    if (m->msg != CURLMSG_DONE) continue;
+    CURLcode code = m->data.result;
+    mli_http_easy *easy = NULL;
+    curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &easy);
+    finish(easy, code);
+  }
+}
+
+void mli_http_act(mli_http_lane *lane, curl_socket_t fd, int events) {
+  int running;
+  curl_multi_socket_action(lane->multi, fd, events, &running);
+  drain(lane);
+}
+
+/* ---- the engine ---- */
+
+static void on_timer(mli_timer *timer) {
+  mli_http_act(mli_container(timer, mli_http_lane, timer), CURL_SOCKET_TIMEOUT, 0);
+}
+
+/* Also called while a handle is added, with 0: the loop then calls libcurl once
+** for all that were added in this turn. */
+static int on_timeout(CURLM *multi, long ms, void *user) {
+  mli_http_lane *lane = user;
+  mli_loop *loop = lane->engine->loop;
+  (void)multi;
+  if (ms < 0)
+    mli_loop_timer_stop(loop, &lane->timer);
+  else
+    mli_loop_timer_start(loop, &lane->timer, mli_now() + (uint64_t)ms * MLI_MILLISECOND);
+  return 0;
+}
+
+static bool open_lane(mli_http_engine *e, unsigned i) {
+  mli_http_lane *lane = &e->lanes[i];
+  lane->engine = e;
+  lane->timer.fire = on_timer;
+  CURLM *m = lane->multi = curl_multi_init();
+  return m && !curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, mli_http_on_socket) &&
+         !curl_multi_setopt(m, CURLMOPT_SOCKETDATA, lane) &&
+         !curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, on_timeout) &&
+         !curl_multi_setopt(m, CURLMOPT_TIMERDATA, lane) &&
+         !curl_multi_setopt(m, CURLMOPT_MAX_HOST_CONNECTIONS, host_connections[i]) &&
+         !curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, KEPT_CONNECTIONS) &&
+         !curl_multi_setopt(m, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
+}
+
+/* What it holds besides polls, which are gone or were never there. */
+void mli_http_engine_free(mli_http_engine *e) {
+  free(e->sockets);
+  free(e);
+}
+
+/* Closes all of libcurl's: no request is in flight. */
+static void close_curl(mli_http_engine *e) {
+  for (mli_http_easy *easy; (easy = e->idle);) {
+    e->idle = easy->next;
+    free_easy(easy);
+  }
+  for (unsigned i = 0; i < MLI_HTTP_LANES; i++) {
+    if (e->lanes[i].multi) curl_multi_cleanup(e->lanes[i].multi);
+    mli_loop_timer_stop(e->loop, &e->lanes[i].timer);
+  }
+  if (e->share) curl_share_cleanup(e->share);
+  mli_http_addresses_clear(&e->addresses);
+}
+
+static void on_loop_end(mli_service *service, mli_loop *loop) {
+  mli_http_engine *e = mli_container(service, mli_http_engine, service);
+  (void)loop;
+  for (mli_http *h; (h = e->active);) {
+    curl_multi_remove_handle(lane_of(h)->multi, h->easy->curl);
+    detach(h);
+    mli_http_refuse(h, ML_CLOSED, "closed", "the loop has ended");
+    mli_release(&h->op);
+  }
+  close_curl(e);
+  mli_http_close_polls(e);
+}
+
+static const char engine_key;
+
+/* The loop's engine, made now if need be; NULL: out of memory. */
+static mli_http_engine *engine_of(mli_loop *loop) {
+  mli_service *known = mli_loop_service(loop, &engine_key);
+  if (known) return mli_container(known, mli_http_engine, service);
+  if (!mli_http_features_get()) return NULL;
+  mli_http_engine *e = calloc(1, sizeof *e);
+  if (!e) return NULL;
+  e->loop = loop;
+  e->service.key = &engine_key;
+  e->service.close = on_loop_end;
+  e->share = curl_share_init();
+  if (!e->share || curl_share_setopt(e->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS) ||
+      curl_share_setopt(e->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) ||
+      !open_lane(e, MLI_HTTP_PLAIN) || !open_lane(e, MLI_HTTP_TLS)) {
+    close_curl(e);
+    mli_http_engine_free(e);
+    return NULL;
+  }
+  mli_loop_add_service(loop, &e->service);
+  return e;
+}
+
+/* ---- the operation ---- */
+
+static void op_start(mli_op *op) {
+  mli_http *h = mli_container(op, mli_http, op);
+  const char *why = NULL;
+  h->final = h->url;
+  if (op->loop->stopping) {
+    mli_http_refuse(h, ML_CLOSED, "closed", "the loop has ended");
+    return;
+  }
+  if (h->timeout == 0) {
+    mli_http_refuse(h, ML_TIMEOUT, "timeout", "a timeout of 0 leaves no time for a request");
+    return;
+  }
+  mli_http_engine *e = engine_of(op->loop);
+  mli_http_address *address = e ? mli_http_address_get(&e->addresses, h->url, &why) : NULL;
+  if (why) {
+    mli_http_refuse(h, ML_SYSTEM, "url", why);
+    return;
+  }
+  mli_http_easy *easy = address ? take_easy(e) : NULL;
+  if (!easy) {
+    if (address) mli_http_address_release(address);
+    mli_http_refuse(h, ML_MEMORY, "memory", "out of memory");
+    return;
+  }
+  mli_object_retain(&op->object); /* N2 */
+  h->address = address;
+  h->easy = easy;
+  easy->request = h;
+  h->next = e->active;
+  h->link = &e->active;
+  if (h->next) h->next->link = &h->next;
+  e->active = h;
+  CURLcode code = mli_http_prepare(easy);
+  if (code == CURLE_OK && curl_multi_add_handle(lane_of(h)->multi, easy->curl) != CURLM_OK)
+    code = CURLE_OUT_OF_MEMORY;
+  if (code == CURLE_OK) return;
+  easy->plain = false;
+  bool tls = address->tls;
+  detach(h);
+  mli_http_fail(h, code, 0, tls);
+  mli_release(op);
+}
+
+static void op_abort(mli_op *op) {
+  mli_http *h = mli_container(op, mli_http, op);
+  curl_multi_remove_handle(lane_of(h)->multi, h->easy->curl);
+  detach(h);
+  mli_op_end(op, ML_CANCELLED, NULL, NULL);
+  mli_release(op);
+}
+
+const mli_op_class mli_http_op_class = { "http request", op_start, op_abort };

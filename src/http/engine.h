@@ -1,0 +1,100 @@
+/*
+** engine.h: libcurl on a loop. One engine per loop, made with the first
+** request there and closed with the loop; everything of it, and of libcurl's
+** handles, belongs to the loop's thread. Internal to src/http.
+**
+**   start --> in flight --[libcurl is done, abort, the loop's end]--> ended
+**
+** N1  libcurl is called from start, abort, a poll or a timer: never from one of
+**     its own callbacks, which only copy bytes and note what is wanted.
+** N2  A request in flight holds a reference to itself, and has its easy handle.
+** N3  What libcurl reported done is drained after every call that can make it so.
+*/
+#ifndef MLI_HTTP_ENGINE_H
+#define MLI_HTTP_ENGINE_H
+
+#include <curl/curl.h>
+#include "address.h"
+#include "request.h"
+
+typedef struct mli_http_engine mli_http_engine;
+
+/* A handle for one transfer at a time; the idle ones wait for the next. */
+typedef struct mli_http_easy {
+  CURL *curl;
+  mli_http *request; /* NULL while idle */
+  mli_http_engine *engine;
+  struct mli_http_easy *next; /* idle */
+  bool plain;                 /* as it was set up: no need to reset it */
+  char error[CURL_ERROR_SIZE];
+} mli_http_easy;
+
+/* Plain HTTP and TLS have a multi handle each, because libcurl's bound on the
+** connections to a host holds for a whole multi handle, and they want different
+** ones: TLS has HTTP/2, and its handshakes are dear. */
+typedef struct mli_http_lane {
+  CURLM *multi;
+  mli_timer timer;
+  mli_http_engine *engine;
+} mli_http_lane;
+
+enum { MLI_HTTP_PLAIN, MLI_HTTP_TLS, MLI_HTTP_LANES };
+
+typedef struct mli_http_socket mli_http_socket;
+
+struct mli_http_engine {
+  mli_service service;
+  mli_loop *loop;
+  mli_http_lane lanes[MLI_HTTP_LANES];
+  CURLSH *share; /* names and TLS sessions, for both lanes */
+  mli_http *active;
+  mli_http_easy *idle;
+  unsigned idle_count;
+  mli_http_addresses addresses;
+  mli_http_socket **sockets; /* by descriptor */
+  size_t sockets_room;
+  unsigned closing; /* handles that libuv has not closed yet */
+};
+
+/* What this process's libcurl can do: read once. */
+typedef struct mli_http_features {
+  unsigned version;
+  bool own_trust;        /* it takes our store of certificates */
+  bool env_proxy;        /* the environment names a proxy */
+  char encodings[64];    /* for Accept-Encoding */
+} mli_http_features;
+/* NULL: libcurl could not be initialized. Thread: any. */
+const mli_http_features *mli_http_features_get(void);
+
+/* ---- engine.c ---- */
+
+/* Calls libcurl for a descriptor, or for CURL_SOCKET_TIMEOUT, and ends what is done. */
+void mli_http_act(mli_http_lane *lane, curl_socket_t fd, int events);
+
+/* ---- socket.c ---- */
+
+/* libcurl's callbacks. */
+int mli_http_on_socket(CURL *easy, curl_socket_t fd, int what, void *lane, void *socket);
+curl_socket_t mli_http_open_socket(void *engine, curlsocktype purpose,
+                                   struct curl_sockaddr *address);
+int mli_http_close_socket(void *engine, curl_socket_t fd);
+/* Closes all polls; the engine is freed with the last. */
+void mli_http_close_polls(mli_http_engine *engine);
+void mli_http_engine_free(mli_http_engine *engine);
+
+/* ---- transfer.c ---- */
+
+/* Sets the handle up for its request. CURLE_OK, or what failed. */
+CURLcode mli_http_prepare(mli_http_easy *easy);
+/* Reads the outcome out of the handle into its request. */
+void mli_http_collect(mli_http_easy *easy);
+
+/* ---- failure.c ---- */
+
+/* Ends a request that libcurl ended with `code`. `os_errno` is CURLINFO_OS_ERRNO;
+** `tls` says whether its URL is https. */
+void mli_http_fail(mli_http *h, CURLcode code, long os_errno, bool tls);
+/* Ends a request that could not begin: `code` as in Lua, `why` for the message. */
+void mli_http_refuse(mli_http *h, ml_status status, const char *code, const char *why);
+
+#endif

@@ -1,0 +1,109 @@
+/*
+** request.h: one HTTP request and its response, as an operation on a loop.
+** Whoever makes it fills the request, begins the operation, and reads the
+** response after its end, on any thread. Nothing here knows Lua.
+**
+** H1  The request is fixed once the operation began; the response is written
+**     on the loop before it ends. No two threads touch it at once.
+** H2  All text lives in the request's own memory and goes with it.
+*/
+#ifndef MLI_HTTP_REQUEST_H
+#define MLI_HTTP_REQUEST_H
+
+#include "core/op.h"
+
+struct curl_slist;
+typedef struct mli_http mli_http;
+
+typedef enum mli_http_version {
+  MLI_HTTP_ANY, /* HTTP/2 where TLS offers it, else 1.1 */
+  MLI_HTTP_1_1,
+  MLI_HTTP_2,
+  MLI_HTTP_2_PRIOR /* HTTP/2 from the first byte, also without TLS */
+} mli_http_version;
+
+#define MLI_HTTP_UNLIMITED UINT64_MAX
+#define MLI_HTTP_NO_TIMEOUT (-1)
+
+/* When each phase was over, in seconds from the start; 0: not reached. */
+typedef struct mli_http_times {
+  double resolve, connect, tls, first_byte, total;
+} mli_http_times;
+
+struct mli_http {
+  mli_op op; /* op.code of a failure: "resolve", "refused", ... see docs/http.md */
+
+  /* The request [I]. `mli_http_new` sets the defaults. */
+  const char *method; /* "GET" */
+  const char *url;    /* with its query */
+  struct curl_slist *headers, **last_header;
+  const char *body; /* NULL: none */
+  size_t body_size;
+  int64_t timeout, connect_timeout; /* ms, or MLI_HTTP_NO_TIMEOUT */
+  long max_redirects;
+  uint64_t max_body; /* bytes after decoding */
+  mli_http_version version;
+  bool follow, verify, compressed;
+  bool json; /* the body is JSON */
+  const char *ca; /* a file of certificates to trust instead of the default; or NULL */
+
+  /* The response. */
+  long status;
+  long protocol;     /* as libcurl counts: see mli_http_protocol */
+  const char *final; /* the URL that answered */
+  const char *detail; /* libcurl's own text for a failure, or NULL */
+  mli_http_times times;
+  char *bytes; /* the head (status line, headers, empty line), then the body */
+  size_t head, size, room;
+
+  /* The engine's [L]. */
+  mli_http *next, **link; /* in flight */
+  struct mli_http_easy *easy;
+  struct mli_http_address *address;
+  bool head_done;
+  enum { MLI_HTTP_WHOLE, MLI_HTTP_NO_MEMORY, MLI_HTTP_BIG_HEAD, MLI_HTTP_BIG_BODY } broken;
+
+  struct mli_http_text *texts;
+  size_t inline_used;
+  _Alignas(void *) char inline_text[448];
+};
+
+/* A GET of nothing, with one reference. NULL: out of memory. */
+mli_http *mli_http_new(mli_loop *loop);
+
+/* Memory that goes with the request, aligned for pointers. NULL: out of memory. */
+void *mli_http_alloc(mli_http *h, size_t size);
+/* A copy of the text, with a NUL. NULL: out of memory. */
+char *mli_http_text(mli_http *h, const char *text, size_t size);
+/* Adds "name: value". The name is a token and the value has no line break: see
+** below. False: out of memory. */
+bool mli_http_add_header(mli_http *h, const char *name, size_t name_size, const char *value,
+                         size_t value_size);
+/* Whether a header of this name was added; any case. */
+bool mli_http_has_header(const mli_http *h, const char *name);
+
+/* Whether it can be a header's or method's name (RFC 9110's token), or a
+** header's value: no CR, LF or NUL. */
+bool mli_http_is_token(const char *text, size_t size);
+bool mli_http_is_value(const char *text, size_t size);
+
+/* "1.0", "1.1", "2", "3", or "". */
+const char *mli_http_protocol(const mli_http *h);
+/* The reason phrase of the status line: a part of the head; may be empty. */
+const char *mli_http_reason(const mli_http *h, size_t *size);
+
+/* Finds the next header called `name` (any case; NULL: whatever comes) in a head
+** at or after *at, and moves *at behind it. The parts point into the head.
+** Start with *at == 0. */
+typedef struct mli_http_field {
+  const char *name, *value;
+  size_t name_size, value_size;
+} mli_http_field;
+bool mli_http_next_field(const char *head, size_t size, size_t *at, const char *name,
+                         size_t name_size, mli_http_field *field);
+
+/* The URL as messages may show it, written into `out` of `size` bytes: without
+** user, password, query and fragment. Returns `out`. */
+char *mli_http_masked(const char *url, char *out, size_t size);
+
+#endif

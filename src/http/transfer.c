@@ -1,0 +1,256 @@
+/*
+** transfer.c: a request into a libcurl handle, and a response out of it.
+**
+** A handle keeps what all requests have in common. What a request changed
+** beyond its URL, headers and timeout is undone by a reset before the next.
+*/
+#define CURL_DISABLE_DEPRECATION
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include "trust.h"
+
+#define MAX_HEAD (256 * 1024)
+#define MAX_RESERVE ((curl_off_t)64 << 20)
+#define H2_UPLOAD (64 * 1024)
+
+/* ---- libcurl's callbacks: see N1 ---- */
+
+static bool reserve(mli_http *h, size_t extra) {
+  size_t want = h->size + extra;
+  if (want <= h->room) return true;
+  size_t room = h->room ? h->room * 2 : 1024;
+  if (room < want) room = want;
+  char *bytes = realloc(h->bytes, room);
+  if (!bytes) {
+    h->broken = MLI_HTTP_NO_MEMORY;
+    return false;
+  }
+  h->bytes = bytes;
+  h->room = room;
+  return true;
+}
+
+static bool append(mli_http *h, const char *data, size_t size) {
+  if (!reserve(h, size)) return false;
+  memcpy(h->bytes + h->size, data, size);
+  h->size += size;
+  return true;
+}
+
+/* A redirect to a GET: libcurl itself would go on with a method it does not
+** know. Only "303 See Other" says so for those. */
+static void check_see_other(mli_http_easy *easy, const char *line, size_t size) {
+  const char *space = memchr(line, ' ', size);
+  if (space && size - (size_t)(space - line) >= 4 && memcmp(space + 1, "303", 3) == 0 &&
+      strcmp(easy->request->method, "HEAD") != 0)
+    curl_easy_setopt(easy->curl, CURLOPT_CUSTOMREQUEST, NULL);
+}
+
+/* Keeps the head of the latest response: what a redirect or an interim response
+** said goes, and so do trailers. A folded line is put behind the one it continues. */
+static size_t on_header(char *line, size_t one, size_t size, void *user) {
+  mli_http_easy *easy = user;
+  mli_http *h = easy->request;
+  (void)one;
+  if (size > 5 && memcmp(line, "HTTP/", 5) == 0 && (h->head_done || h->size == 0)) {
+    h->size = h->head = 0;
+    h->head_done = false;
+    if (!easy->plain) check_see_other(easy, line, size);
+  }
+  if (h->head_done) return size;
+  if (h->size + size > MAX_HEAD) {
+    h->broken = MLI_HTTP_BIG_HEAD;
+    return 0;
+  }
+  if (*line == ' ' || *line == '\t')
+    while (h->size && (h->bytes[h->size - 1] == '\n' || h->bytes[h->size - 1] == '\r')) h->size--;
+  if (!append(h, line, size)) return 0;
+  h->head = h->size;
+  h->head_done = *line == '\r' || *line == '\n';
+  return size;
+}
+
+static size_t on_body(char *data, size_t one, size_t size, void *user) {
+  mli_http_easy *easy = user;
+  mli_http *h = easy->request;
+  (void)one;
+  if (size > h->max_body - (h->size - h->head)) {
+    h->broken = MLI_HTTP_BIG_BODY;
+    return 0;
+  }
+  if (h->size == h->head) {
+    curl_off_t length = 0;
+    curl_easy_getinfo(easy->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    if (length > MAX_RESERVE) length = MAX_RESERVE;
+    if (length > (curl_off_t)size && !reserve(h, (size_t)length)) return 0;
+  }
+  return append(h, data, size) ? size : 0;
+}
+
+/* ---- setting up ---- */
+
+#define SET(option, value)                                           \
+  do {                                                               \
+    CURLcode code_ = curl_easy_setopt(easy->curl, (option), (value)); \
+    if (code_ != CURLE_OK) return code_;                             \
+  } while (0)
+
+/* What all requests have in common, on a handle that is new or reset. */
+static CURLcode set_base(mli_http_easy *easy) {
+  const mli_http_features *has = mli_http_features_get();
+  SET(CURLOPT_PRIVATE, easy);
+  SET(CURLOPT_ERRORBUFFER, easy->error);
+  SET(CURLOPT_HEADERFUNCTION, on_header);
+  SET(CURLOPT_HEADERDATA, easy);
+  SET(CURLOPT_WRITEFUNCTION, on_body);
+  SET(CURLOPT_WRITEDATA, easy);
+  SET(CURLOPT_OPENSOCKETFUNCTION, mli_http_open_socket);
+  SET(CURLOPT_OPENSOCKETDATA, easy->engine);
+  SET(CURLOPT_CLOSESOCKETFUNCTION, mli_http_close_socket);
+  SET(CURLOPT_CLOSESOCKETDATA, easy->engine);
+  SET(CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+  if (has->version >= 0x075700) SET(CURLOPT_QUICK_EXIT, 1L); /* else a cancel joins the resolver */
+#endif
+  SET(CURLOPT_DNS_CACHE_TIMEOUT, 300L);
+  SET(CURLOPT_TCP_KEEPALIVE, 1L);
+  SET(CURLOPT_PIPEWAIT, 1L);
+  SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+  SET(CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+  SET(CURLOPT_REDIR_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+  SET(CURLOPT_FOLLOWLOCATION, 1L);
+  SET(CURLOPT_MAXREDIRS, 10L);
+  SET(CURLOPT_CONNECTTIMEOUT_MS, 30000L);
+  SET(CURLOPT_USERAGENT, "moonloop/" ML_VERSION);
+  SET(CURLOPT_ACCEPT_ENCODING, has->encodings);
+  if (!has->env_proxy) SET(CURLOPT_PROXY, "");
+  if (has->own_trust) {
+    SET(CURLOPT_CAINFO, NULL);
+    SET(CURLOPT_CAPATH, NULL);
+    SET(CURLOPT_SSL_CTX_FUNCTION, mli_trust_apply);
+  }
+  easy->plain = true;
+  return CURLE_OK;
+}
+
+/* libcurl knows what redirects do to GET, HEAD and POST. For other methods 301
+** and 302 keep method and body, and check_see_other does the rest. */
+static CURLcode set_method(mli_http_easy *easy, const mli_http *h) {
+  bool post = strcmp(h->method, "POST") == 0;
+  bool upload = h->body || post || strcmp(h->method, "PUT") == 0 || strcmp(h->method, "PATCH") == 0;
+  if (upload) {
+    SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(h->body ? h->body_size : 0));
+    SET(CURLOPT_POSTFIELDS, h->body ? h->body : "");
+    if (!post) SET(CURLOPT_POSTREDIR, (long)(CURL_REDIR_POST_301 | CURL_REDIR_POST_302));
+  }
+  if (strcmp(h->method, "HEAD") == 0 && !h->body)
+    SET(CURLOPT_NOBODY, 1L);
+  else if (!post)
+    SET(CURLOPT_CUSTOMREQUEST, h->method);
+  return CURLE_OK;
+}
+
+static CURLcode set_version(mli_http_easy *easy, const mli_http *h) {
+  const mli_http_features *has = mli_http_features_get();
+  switch (h->version) {
+    case MLI_HTTP_ANY:
+      /* Large uploads over HTTP/2 may stall in libcurl before 8.2. */
+      if (h->body_size > H2_UPLOAD && has->version < 0x080200)
+        SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+      return CURLE_OK;
+    case MLI_HTTP_1_1: SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); return CURLE_OK;
+    case MLI_HTTP_2: SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_0); return CURLE_OK;
+    case MLI_HTTP_2_PRIOR:
+      SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+      return CURLE_OK;
+  }
+  return CURLE_OK;
+}
+
+static CURLcode set_tls(mli_http_easy *easy, const mli_http *h) {
+  if (!h->verify) {
+    SET(CURLOPT_SSL_VERIFYPEER, 0L);
+    SET(CURLOPT_SSL_VERIFYHOST, 0L);
+  }
+  if (!h->verify || h->ca) SET(CURLOPT_SSL_CTX_FUNCTION, NULL);
+  if (h->ca) { /* libcurl keeps this one itself: it is part of what tells connections apart */
+    SET(CURLOPT_CAINFO, h->ca);
+    SET(CURLOPT_CAPATH, NULL);
+  }
+  return CURLE_OK;
+}
+
+/* Whether the base settings will do. */
+static bool is_plain(const mli_http *h) {
+  return !h->body && h->follow && h->max_redirects == 10 && h->connect_timeout == 30000 &&
+         h->verify && !h->ca && h->compressed && h->version == MLI_HTTP_ANY &&
+         strcmp(h->method, "GET") == 0 && !strchr(h->address->text, '@');
+}
+
+/* Milliseconds for libcurl, which takes 0 for "never". */
+static long limit(int64_t ms) {
+  if (ms == MLI_HTTP_NO_TIMEOUT) return 0;
+  return ms < 1 ? 1 : ms > INT32_MAX ? INT32_MAX : (long)ms;
+}
+
+CURLcode mli_http_prepare(mli_http_easy *easy) {
+  mli_http *h = easy->request;
+  /* What libcurl would add by itself and here only the request may: any Accept,
+  ** "Expect: 100-continue", a guessed type of the body. Headers of the request
+  ** come first, and the first is what libcurl goes by. */
+  static struct curl_slist type = { .data = (char *)"Content-Type:" };
+  static struct curl_slist expect = { (char *)"Expect:", &type };
+  static struct curl_slist accept = { .data = (char *)"Accept:" };
+  static struct curl_slist accept_of_body = { (char *)"Accept:", &expect };
+  easy->error[0] = 0;
+  if (!easy->plain) {
+    curl_easy_reset(easy->curl);
+    CURLcode code = set_base(easy);
+    if (code != CURLE_OK) return code;
+  }
+  SET(CURLOPT_CURLU, h->address->url);
+  SET(CURLOPT_TIMEOUT_MS, limit(h->timeout));
+  easy->plain = is_plain(h);
+  *h->last_header = easy->plain ? &accept : &accept_of_body;
+  SET(CURLOPT_HTTPHEADER, h->headers);
+  if (easy->plain) return CURLE_OK;
+  SET(CURLOPT_FOLLOWLOCATION, h->follow ? 1L : 0L);
+  SET(CURLOPT_MAXREDIRS, h->max_redirects);
+  SET(CURLOPT_CONNECTTIMEOUT_MS, h->connect_timeout == MLI_HTTP_NO_TIMEOUT
+                                   ? (long)INT32_MAX
+                                   : limit(h->connect_timeout));
+  if (!h->compressed) SET(CURLOPT_ACCEPT_ENCODING, NULL);
+  CURLcode code = set_method(easy, h);
+  if (code == CURLE_OK) code = set_version(easy, h);
+  if (code == CURLE_OK) code = set_tls(easy, h);
+  return code;
+}
+
+/* ---- reading out ---- */
+
+static double seconds(CURL *curl, CURLINFO info) {
+  curl_off_t us = 0;
+  curl_easy_getinfo(curl, info, &us);
+  return (double)us / 1e6;
+}
+
+void mli_http_collect(mli_http_easy *easy) {
+  mli_http *h = easy->request;
+  CURL *curl = easy->curl;
+  long redirects = 0;
+  char *url = NULL;
+  curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &h->status);
+  curl_easy_getinfo(curl, CURLINFO_HTTP_VERSION, &h->protocol);
+  curl_easy_getinfo(curl, CURLINFO_REDIRECT_COUNT, &redirects);
+  if (redirects > 0) curl_easy_getinfo(curl, CURLINFO_EFFECTIVE_URL, &url);
+  if (url) url = mli_http_text(h, url, strlen(url));
+  h->final = url ? url : h->url;
+  h->times.resolve = seconds(curl, CURLINFO_NAMELOOKUP_TIME_T);
+  h->times.connect = seconds(curl, CURLINFO_CONNECT_TIME_T);
+  h->times.tls = seconds(curl, CURLINFO_APPCONNECT_TIME_T);
+  h->times.first_byte = seconds(curl, CURLINFO_STARTTRANSFER_TIME_T);
+  h->times.total = seconds(curl, CURLINFO_TOTAL_TIME_T);
+}

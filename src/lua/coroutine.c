@@ -1,0 +1,271 @@
+/*
+** coroutine.c: the `coroutine` functions that let a wait through.
+**
+** A wait inside a coroutine of the user's yields from it; the `resume` or `wrap`
+** that runs it must not take that for an item, but hand it on outwards to the
+** loop, and resume inwards when the wait is over. What the user sees is a
+** coroutine that is still running: its status is "normal".
+**
+** The record of a resume lives on the C stack; while a wait is under way the
+** coroutines in it are in the table `waiting`. The coroutines of jobs are always
+** in it: they are the loop's to resume.
+*/
+#include <string.h>
+#include "state.h"
+
+static const char waiting_key; /* registry: coroutine -> true, weak keys */
+
+void lml_coroutine_mark(lua_State *L, lua_State *co, bool waiting) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &waiting_key);
+  lua_pushthread(co);
+  lua_xmove(co, L, 1);
+  if (waiting)
+    lua_pushboolean(L, 1);
+  else
+    lua_pushnil(L);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+static bool is_waiting(lua_State *L, int index) {
+  index = lua_absindex(L, index);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &waiting_key);
+  lua_pushvalue(L, index);
+  lua_rawget(L, -2);
+  bool waiting = lua_toboolean(L, -1);
+  lua_pop(L, 2);
+  return waiting;
+}
+
+static lua_State *check_coroutine(lua_State *L, int arg) {
+  lua_State *co = lua_tothread(L, arg);
+  if (!co) luaL_typeerror(L, arg, "coroutine");
+  return co;
+}
+
+/* Resumes `co` with the nargs values on its stack. Returns the status; a wait
+** leaves S->in_wait set. */
+static int resume_inner(lua_State *L, lml_state *S, lua_State *co, int nargs, int *count) {
+  lml_resume record = { S->frames, L };
+  lua_State *running = S->running;
+  S->frames = &record;
+  S->running = co;
+  int status = lua_resume(co, L, nargs, count);
+  S->frames = record.outer;
+  S->running = running;
+  return status;
+}
+
+/* A coroutine that runs in a job must be resumed by what we track; elsewhere
+** waits block and nothing is forwarded. */
+static bool forwards(lml_state *S, int status) {
+  return status == LUA_YIELD && S->in_wait && S->current;
+}
+
+static const char *refusal(lua_State *L, lua_State *co, int index) {
+  if (is_waiting(L, index) || co == L) return "cannot resume non-suspended coroutine";
+  int status = lua_status(co);
+  if (status == LUA_YIELD) return NULL;
+  if (status != LUA_OK) return "cannot resume dead coroutine";
+  lua_Debug ar;
+  if (lua_getstack(co, 0, &ar)) return "cannot resume non-suspended coroutine";
+  return lua_gettop(co) == 0 ? "cannot resume dead coroutine" : NULL;
+}
+
+/* Moves what the coroutine gave to L. Returns the number, or -1 with an error. */
+static int collect(lua_State *L, lua_State *co, int status, int count) {
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_xmove(co, L, 1);
+    return -1;
+  }
+  if (!lua_checkstack(L, count + 2)) {
+    lua_pop(co, count);
+    lua_pushliteral(L, "too many results to resume");
+    return -1;
+  }
+  lua_xmove(co, L, count);
+  return count;
+}
+
+/* ---- resume ---- */
+
+static int resume_end(lua_State *L, lua_State *co, int status, int count) {
+  int n = collect(L, co, status, count);
+  if (n < 0) {
+    lua_pushboolean(L, 0);
+    lua_insert(L, -2);
+    return 2;
+  }
+  lua_pushboolean(L, 1);
+  lua_insert(L, -n - 1);
+  return n + 1;
+}
+
+static int resume_k(lua_State *L, int status, lua_KContext ctx) {
+  lml_state *S = lml_upstate(L);
+  lua_State *co = (lua_State *)ctx;
+  int count;
+  (void)status;
+  lml_coroutine_mark(L, co, false);
+  status = resume_inner(L, S, co, 0, &count);
+  if (forwards(S, status)) {
+    lml_coroutine_mark(L, co, true);
+    return lua_yieldk(L, 0, ctx, resume_k);
+  }
+  return resume_end(L, co, status, count);
+}
+
+static int l_resume(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lua_State *co = check_coroutine(L, 1);
+  int nargs = lua_gettop(L) - 1, count;
+  const char *no = refusal(L, co, 1);
+  if (!no && !lua_checkstack(co, nargs)) no = "too many arguments to resume";
+  if (no) {
+    lua_pushboolean(L, 0);
+    lua_pushstring(L, no);
+    return 2;
+  }
+  lua_xmove(L, co, nargs);
+  int status = resume_inner(L, S, co, nargs, &count);
+  if (forwards(S, status)) {
+    lml_coroutine_mark(L, co, true);
+    return lua_yieldk(L, 0, (lua_KContext)co, resume_k);
+  }
+  return resume_end(L, co, status, count);
+}
+
+/* ---- wrap ---- */
+
+/* Closes what a coroutine left open; an error stays on its stack. */
+static int close_coroutine(lml_state *S, lua_State *co) {
+  S->closing++;
+  int status = lua_resetthread(co);
+  S->closing--;
+  return status;
+}
+
+/* Raises the error on top of L as `wrap` does, with the place of the call. */
+static int wrap_error(lua_State *L, int status) {
+  if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+static int wrap_end(lua_State *L, lml_state *S, lua_State *co, int status, int count) {
+  if (status != LUA_OK && status != LUA_YIELD) {
+    status = close_coroutine(S, co); /* which may replace the error */
+    lua_xmove(co, L, 1);
+    return wrap_error(L, status);
+  }
+  int n = collect(L, co, status, count);
+  return n < 0 ? wrap_error(L, LUA_ERRRUN) : n;
+}
+
+static int wrap_k(lua_State *L, int status, lua_KContext ctx) {
+  lml_state *S = lml_upstate(L);
+  lua_State *co = (lua_State *)ctx;
+  int count;
+  (void)status;
+  lml_coroutine_mark(L, co, false);
+  status = resume_inner(L, S, co, 0, &count);
+  if (forwards(S, status)) {
+    lml_coroutine_mark(L, co, true);
+    return lua_yieldk(L, 0, ctx, wrap_k);
+  }
+  return wrap_end(L, S, co, status, count);
+}
+
+static int wrapped(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lua_State *co = lua_tothread(L, lua_upvalueindex(2));
+  int nargs = lua_gettop(L), count;
+  const char *no = refusal(L, co, lua_upvalueindex(2));
+  if (!no && !lua_checkstack(co, nargs)) no = "too many arguments to resume";
+  if (no) return luaL_error(L, "%s", no);
+  lua_xmove(L, co, nargs);
+  int status = resume_inner(L, S, co, nargs, &count);
+  if (forwards(S, status)) {
+    lml_coroutine_mark(L, co, true);
+    return lua_yieldk(L, 0, (lua_KContext)co, wrap_k);
+  }
+  return wrap_end(L, S, co, status, count);
+}
+
+static int l_wrap(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_State *co = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  lua_pushlightuserdata(L, lml_upstate(L));
+  lua_insert(L, -2);
+  lua_pushcclosure(L, wrapped, 2);
+  return 1;
+}
+
+/* ---- yield, status, close ---- */
+
+static int l_yield(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  if (S->current && L == S->current->co)
+    return luaL_error(L, "coroutine.yield in a job that is no generator: nothing would resume it");
+  return lua_yield(L, lua_gettop(L));
+}
+
+static const char *status_of(lua_State *L, lua_State *co, int index) {
+  lua_Debug ar;
+  if (L == co) return "running";
+  if (is_waiting(L, index)) return "normal";
+  switch (lua_status(co)) {
+  case LUA_YIELD: return "suspended";
+  case LUA_OK:
+    if (lua_getstack(co, 0, &ar)) return "normal";
+    return lua_gettop(co) == 0 ? "dead" : "suspended";
+  default: return "dead";
+  }
+}
+
+static int l_status(lua_State *L) {
+  lua_State *co = check_coroutine(L, 1);
+  lml_state *S = lml_upstate(L);
+  if (S->current && co == S->current->co && L != co)
+    lua_pushliteral(L, "normal");
+  else
+    lua_pushstring(L, status_of(L, co, 1));
+  return 1;
+}
+
+static int l_close(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lua_State *co = check_coroutine(L, 1);
+  const char *status = status_of(L, co, 1);
+  if (strcmp(status, "suspended") != 0 && strcmp(status, "dead") != 0)
+    return luaL_error(L, "cannot close a %s coroutine", status);
+  if (close_coroutine(S, co) == LUA_OK) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushboolean(L, 0);
+  lua_xmove(co, L, 1);
+  return 2;
+}
+
+void lml_coroutine_open(lua_State *L, lml_state *S) {
+  static const luaL_Reg functions[] = {
+    { "resume", l_resume }, { "wrap", l_wrap },   { "yield", l_yield },
+    { "status", l_status }, { "close", l_close }, { NULL, NULL },
+  };
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &waiting_key);
+  if (lua_getglobal(L, "coroutine") == LUA_TTABLE) lml_setfuncs(L, functions);
+  lua_pop(L, 1);
+  S->yieldable[2] = l_resume;
+  S->yieldable[3] = wrapped;
+}

@@ -1,0 +1,1025 @@
+/*
+** crossing.c: values to bytes and back. See docs/crossing.md for what crosses.
+**
+** A message is a header (flags, how many values) and the values one after the
+** other, each a tag and what the tag says. Values that may be met again in the
+** same message are numbered from 1 in the order in which both sides make them:
+** tables and closures before their contents, everything else after.
+*/
+#include "crossing.h"
+
+#include <stdio.h>
+#include "bytecode.h"
+#include "names.h"
+#include "scratch.h"
+
+#define MOST_LEVELS 10000   /* of nesting */
+#define AS_TEXT_(x) #x
+#define AS_TEXT(x) AS_TEXT_(x)
+#define ADOPTED (64 * 1024) /* bytes from which a message takes the memory over */
+#define HEADER_SIZE 5
+#define TABLE_SIZE 8        /* two counts */
+
+enum { NEEDS_NUMBERS = 1, NEEDS_METATABLES = 2 }; /* flags */
+
+enum tag {
+  NIL,
+  FALSE,
+  TRUE,
+  INTEGER,  /* 8 bytes */
+  FLOAT,    /* 8 bytes */
+  POINTER,  /* light userdata: 8 bytes */
+  STRING,   /* length: 1 byte; bytes */
+  LONG,     /* numbered; length: 8; bytes */
+  TABLE,    /* numbered; items: 4, pairs: 4; items; keys and values */
+  INSTANCE, /* like TABLE, then its metatable */
+  KNOWN,    /* number: 4 */
+  MODULE,   /* numbered; name: STRING or LONG without number */
+  FIELD,    /* numbered; name; name of the field */
+  GLOBALS,
+  SHARED,   /* a closure that all messages share; object: 4 */
+  CLOSURE,  /* numbered; object: 4, upvalues: 1; each a value or a CELL */
+  CELL,     /* an upvalue that another closure has; its number: 4, which upvalue: 1 */
+  HANDLE,   /* object: 4 */
+  MADE,     /* numbered; "module:function": name; arguments: 4; those */
+  ERRORS    /* the metatable of error values */
+};
+
+struct lml_crossing {
+  lml_names names;
+  lml_codes codes;
+  lml_scratch *idle;
+  bool closed; /* its state is closing */
+};
+
+static const char registry_key; /* its address is the key */
+
+/* What this thread asked for last: a state is known by its registry as long as no
+** state has closed since. */
+static _Thread_local struct {
+  const void *registry;
+  lml_crossing *crossing;
+  unsigned closings;
+} recent;
+static atomic_uint closings; /* of states, in this process */
+
+static int crossing_gc(lua_State *L) {
+  lml_crossing *c = lua_touserdata(L, 1);
+  c->closed = true;
+  atomic_fetch_add(&closings, 1);
+  while (c->idle) {
+    lml_scratch *s = c->idle;
+    c->idle = s->next;
+    lml_scratch_free(s);
+  }
+  return 0;
+}
+
+void lml_crossing_open(lua_State *L) {
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TNIL) {
+    lml_crossing *c = lua_newuserdatauv(L, sizeof *c, 0);   /* nil ud */
+    memset(c, 0, sizeof *c);
+    lml_names_open(L, &c->names);
+    lml_codes_open(L, &c->codes);
+    lua_createtable(L, 0, 1);                               /* nil ud mt */
+    lua_pushcfunction(L, crossing_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);                                /* nil ud */
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
+  }
+  lua_pop(L, 1);
+}
+
+lml_crossing *lml_crossing_of(lua_State *L) {
+  const void *registry = lua_topointer(L, LUA_REGISTRYINDEX);
+  unsigned now = atomic_load_explicit(&closings, memory_order_acquire);
+  if (mli_likely(recent.registry == registry && recent.closings == now)) return recent.crossing;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key);
+  lml_crossing *c = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (mli_unlikely(!c)) luaL_error(L, "moonloop is not open in this Lua state");
+  if (c->closed) return c; /* finalizers still run in it */
+  recent.registry = registry;
+  recent.crossing = c;
+  recent.closings = now;
+  return c;
+}
+
+/* Scratches are taken and given back in pairs: a `__moonloop` that sends while
+** its state is sending gets one of its own. */
+static lml_scratch *take_scratch(lua_State *L, lml_crossing *c) {
+  lml_scratch *s = c->idle;
+  if (mli_likely(s != NULL)) {
+    c->idle = s->next;
+  } else {
+    s = calloc(1, sizeof *s);
+    if (!s) lml_raise(L, "memory", "out of memory");
+  }
+  return s;
+}
+
+static void give_back(lml_crossing *c, lml_scratch *s) {
+  lml_scratch_reset(s);
+  if (c->closed) {
+    lml_scratch_free(s);
+  } else {
+    s->next = c->idle;
+    c->idle = s;
+  }
+}
+
+/* ---- the path ---- */
+
+enum kind {
+  ROOT,      /* value `index` of the cargo, from 0 */
+  KEY,       /* the value under the key at stack index `index` */
+  IN_KEY,    /* a key itself */
+  UPVALUE,   /* `name`, number `index` */
+  METATABLE,
+  ARGUMENT   /* number `index` of what `__moonloop` returned */
+};
+
+typedef struct encoder {
+  lua_State *L;
+  lml_crossing *c;
+  lml_scratch *s;
+  lml_cargo cargo;
+  int done;            /* values that are in the message already */
+  uint32_t numbered;
+  uint32_t depth;      /* steps of the path */
+  uint8_t flags;
+  bool refreshed;      /* the names, for this message */
+  bool rebuilt;
+  int anchors;         /* stack index of a table, or nil: what must outlive the message */
+  const void *globals;
+  const void *errors;  /* the metatable */
+} encoder;
+
+static void add_string_key(luaL_Buffer *b, const char *s, size_t length) {
+  bool plain = length > 0 && !(s[0] >= '0' && s[0] <= '9');
+  for (size_t i = 0; i < length && plain; i++)
+    plain = s[i] == '_' || (s[i] >= '0' && s[i] <= '9') || (s[i] >= 'a' && s[i] <= 'z') ||
+            (s[i] >= 'A' && s[i] <= 'Z');
+  if (plain && length <= 100) {
+    luaL_addchar(b, '.');
+    luaL_addlstring(b, s, length);
+    return;
+  }
+  luaL_addstring(b, "[\"");
+  for (size_t i = 0; i < length && i < 100; i++) {
+    unsigned char byte = (unsigned char)s[i];
+    char escaped[8];
+    if (byte < 32 || byte == 127) {
+      snprintf(escaped, sizeof escaped, "\\%03u", byte);
+      luaL_addstring(b, escaped);
+    } else {
+      if (byte == '"' || byte == '\\') luaL_addchar(b, '\\');
+      luaL_addchar(b, (char)byte);
+    }
+  }
+  luaL_addstring(b, length > 100 ? "...\"]" : "\"]");
+}
+
+static void add_key(luaL_Buffer *b, lua_State *L, int key) {
+  char text[64];
+  size_t length;
+  switch (lua_type(L, key)) {
+  case LUA_TSTRING: {
+    const char *s = lua_tolstring(L, key, &length);
+    add_string_key(b, s, length);
+    return;
+  }
+  case LUA_TNUMBER:
+    if (lua_isinteger(L, key))
+      snprintf(text, sizeof text, "[" LUA_INTEGER_FMT "]", lua_tointeger(L, key));
+    else
+      snprintf(text, sizeof text, "[" LUA_NUMBER_FMT "]", lua_tonumber(L, key));
+    break;
+  case LUA_TBOOLEAN:
+    snprintf(text, sizeof text, "[%s]", lua_toboolean(L, key) ? "true" : "false");
+    break;
+  default: snprintf(text, sizeof text, "[%s]", luaL_typename(L, key));
+  }
+  luaL_addstring(b, text);
+}
+
+static void add_root(luaL_Buffer *b, lml_cargo cargo, int index) {
+  char text[32];
+  switch (cargo) {
+  case LML_ERROR_VALUE: luaL_addstring(b, "error"); return;
+  case LML_JOB:
+    if (index == 0) {
+      luaL_addstring(b, "job");
+      return;
+    }
+    index--;
+    break;
+  default: break;
+  }
+  snprintf(text, sizeof text, "%s %d", cargo == LML_RESULTS ? "result" : "argument", index + 1);
+  luaL_addstring(b, text);
+}
+
+static void add_step(luaL_Buffer *b, encoder *e, const lml_step *step) {
+  char text[80];
+  switch (step->kind) {
+  case ROOT: add_root(b, e->cargo, step->index); break;
+  case KEY: add_key(b, e->L, step->index); break;
+  case IN_KEY: luaL_addstring(b, " (a key)"); break;
+  case METATABLE: luaL_addstring(b, " (metatable)"); break;
+  case ARGUMENT:
+    snprintf(text, sizeof text, " (__moonloop argument %d)", step->index);
+    luaL_addstring(b, text);
+    break;
+  case UPVALUE:
+    if (step->name[0] != '(') {
+      luaL_addstring(b, " (upvalue '");
+      luaL_addstring(b, step->name);
+      luaL_addstring(b, "')");
+    } else { /* the function was stripped of names */
+      snprintf(text, sizeof text, " (upvalue %d)", step->index);
+      luaL_addstring(b, text);
+    }
+  }
+}
+
+/* Pushes the path to the value that is being encoded. The middle of one that
+** nobody would read is left out. */
+static void push_path(encoder *e) {
+  luaL_Buffer b;
+  luaL_buffinit(e->L, &b);
+  for (uint32_t i = 0; i < e->depth; i++) {
+    if (i == 100 && e->depth > 200) {
+      luaL_addstring(&b, " ... ");
+      i = e->depth - 20;
+    }
+    add_step(&b, e, &e->s->path[i]);
+  }
+  luaL_pushresult(&b);
+}
+
+/* Raises; `what` is a format with one string, or none. */
+static void refuse(encoder *e, const char *what, const char *name) {
+  lua_State *L = e->L;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  push_path(e);
+  const char *path = lua_tostring(L, -1);
+  const char *text = lua_pushfstring(L, what, name);
+  lml_raise(L, "crossing", "%s: %s cannot cross states", path, text);
+}
+
+static void no_memory(encoder *e) { lml_raise(e->L, "memory", "out of memory"); }
+
+/* Adds a step; makes room for the stack that one level needs. */
+static lml_step *enter(encoder *e, enum kind kind, int index) {
+  if (mli_unlikely(e->depth > MOST_LEVELS))
+    refuse(e, "a value nested deeper than " AS_TEXT(MOST_LEVELS) " levels", NULL);
+  if (mli_unlikely(!lml_scratch_expect_steps(e->s, e->depth + 1))) no_memory(e);
+  if (!lua_checkstack(e->L, LUA_MINSTACK)) luaL_error(e->L, "too many levels of nesting");
+  lml_step *step = &e->s->path[e->depth++];
+  *step = (lml_step){ (uint8_t)kind, index, NULL };
+  return step;
+}
+
+/* ---- encoding ---- */
+
+static unsigned char *take(encoder *e, size_t n) {
+  unsigned char *p = lml_scratch_take(e->s, n);
+  if (mli_unlikely(!p)) no_memory(e);
+  return p;
+}
+
+static void put_tag(encoder *e, enum tag tag) { *take(e, 1) = (unsigned char)tag; }
+
+static void put_tagged(encoder *e, enum tag tag, uint32_t n) {
+  unsigned char *p = take(e, 1 + sizeof n);
+  *p = (unsigned char)tag;
+  memcpy(p + 1, &n, sizeof n);
+}
+
+/* Writes a tag and eight bytes; false: no memory. */
+static inline bool write_word(lml_scratch *s, enum tag tag, const void *word) {
+  unsigned char *p = lml_scratch_take(s, 9);
+  if (mli_unlikely(!p)) return false;
+  *p = (unsigned char)tag;
+  memcpy(p + 1, word, 8);
+  return true;
+}
+
+static inline bool write_short(lml_scratch *s, const char *bytes, size_t length) {
+  unsigned char *p = lml_scratch_take(s, 2 + length);
+  if (mli_unlikely(!p)) return false;
+  p[0] = STRING;
+  p[1] = (unsigned char)length;
+  memcpy(p + 2, bytes, length);
+  return true;
+}
+
+/* Writes a value that is nothing but itself. False: it is none, or no memory. */
+static inline bool write_plain(lml_scratch *s, lua_State *L, int i) {
+  switch (lua_type(L, i)) {
+  case LUA_TNUMBER:
+    if (lua_isinteger(L, i)) {
+      lua_Integer n = lua_tointeger(L, i);
+      return write_word(s, INTEGER, &n);
+    } else {
+      lua_Number n = lua_tonumber(L, i);
+      return write_word(s, FLOAT, &n);
+    }
+  case LUA_TSTRING: {
+    size_t length;
+    const char *bytes = lua_tolstring(L, i, &length);
+    return length <= 255 && write_short(s, bytes, length);
+  }
+  case LUA_TLIGHTUSERDATA: {
+    uint64_t p = (uintptr_t)lua_touserdata(L, i);
+    return write_word(s, POINTER, &p);
+  }
+  case LUA_TNIL: case LUA_TBOOLEAN: {
+    unsigned char *p = lml_scratch_take(s, 1);
+    if (p) *p = lua_isnil(L, i) ? NIL : lua_toboolean(L, i) ? TRUE : FALSE;
+    return p != NULL;
+  }
+  default: return false;
+  }
+}
+
+/* Writes a closure that crossed before and is the same for all messages. */
+static bool write_shared(encoder *e, int i) {
+  lml_code *code = lml_code_known(e->L, &e->c->codes, i);
+  if (!code || !code->shared || !lml_scratch_expect_object(e->s)) return false;
+  unsigned char *p = lml_scratch_take(e->s, 5);
+  if (!p) return false;
+  *p = SHARED;
+  memcpy(p + 1, &e->s->count, 4);
+  mli_object_retain(&code->object);
+  e->s->objects[e->s->count++] = &code->object;
+  return true;
+}
+
+static void put_value(encoder *e, int i);
+
+/* Gives the value at this address the next number. */
+static void number(encoder *e, const void *key) {
+  if (!lml_scratch_add(e->s, key, ++e->numbered)) no_memory(e);
+}
+
+#define UNFINISHED UINT32_MAX /* the number of a userdata while its arguments are put */
+
+/* Writes the number of a value that this message has already. */
+static bool put_known(encoder *e, const void *key) {
+  const lml_met *m = lml_scratch_find(e->s, key);
+  if (!m) return false;
+  if (m->number == UNFINISHED)
+    refuse(e, "a userdata whose __moonloop leads back to itself", NULL);
+  e->flags |= NEEDS_NUMBERS;
+  put_tagged(e, KNOWN, m->number);
+  return true;
+}
+
+/* The index in this message of an object that crosses by reference. Takes the
+** caller's reference; room for it must have been made. */
+static uint32_t object_index(encoder *e, mli_object *object) {
+  lml_scratch *s = e->s;
+  const lml_met *m = lml_scratch_find(s, object);
+  if (m) {
+    mli_object_release(object);
+    return m->number;
+  }
+  s->objects[s->count] = object;
+  if (!lml_scratch_add(s, object, s->count++)) no_memory(e);
+  return s->count - 1;
+}
+
+static void put_bytes(encoder *e, const char *bytes, size_t length) {
+  if (length <= 255) {
+    if (!write_short(e->s, bytes, length)) no_memory(e);
+    return;
+  }
+  uint64_t n = length;
+  unsigned char *p = length < SIZE_MAX - 9 ? take(e, 9 + length) : NULL;
+  if (!p) no_memory(e);
+  *p = LONG;
+  memcpy(p + 1, &n, 8);
+  memcpy(p + 9, bytes, length);
+}
+
+static void put_string(encoder *e, int i) {
+  size_t length;
+  const char *bytes = lua_tolstring(e->L, i, &length);
+  if (length > 255) {
+    if (put_known(e, bytes)) return;
+    number(e, bytes);
+  }
+  put_bytes(e, bytes, length);
+}
+
+static void put_name(encoder *e, int i) {
+  size_t length;
+  const char *bytes = lua_tolstring(e->L, i, &length);
+  put_bytes(e, bytes, length);
+}
+
+/* Puts the value by name if a module holds it. `sure`: look at the modules again
+** before saying no. */
+static bool put_named(encoder *e, int i, bool sure) {
+  lua_State *L = e->L;
+  lml_names *names = &e->c->names;
+  lml_named found = lml_names_find(L, names, i);
+  if (found != LML_NAMED && !e->rebuilt) {
+    if (found == LML_MISNAMED || (found == LML_UNNAMED && sure)) {
+      lml_names_rebuild(L, names);
+      e->rebuilt = true;
+    } else if (!e->refreshed) {
+      e->refreshed = true;
+      e->rebuilt = lml_names_refresh(L, names);
+    }
+    if (e->rebuilt) found = lml_names_find(L, names, i);
+  }
+  if (mli_likely(found != LML_NAMED)) return false;
+  number(e, lua_topointer(L, i));
+  put_tag(e, lua_isnil(L, -1) ? MODULE : FIELD);
+  put_name(e, lua_gettop(L) - 1);
+  if (!lua_isnil(L, -1)) put_name(e, lua_gettop(L));
+  lua_pop(L, 2);
+  return true;
+}
+
+/* Puts a key and its value. */
+static void put_pair(encoder *e, int key, uint32_t step) {
+  if (!write_plain(e->s, e->L, key)) {
+    e->s->path[step].kind = IN_KEY;
+    put_value(e, key);
+    e->s->path[step].kind = KEY;
+  }
+  if (!write_plain(e->s, e->L, key + 1)) put_value(e, key + 1);
+}
+
+/* Whether nils may stand for what is missing below `key` in the list of the
+** table at `t`, which keeps its length then. */
+static bool is_gap(lua_State *L, int t, lua_Unsigned key, lua_Unsigned items, lua_Unsigned filled) {
+  return key > items && key <= 2 * filled + 8 && key <= lua_rawlen(L, t);
+}
+
+/* Puts what is in the table at `t`, in one walk: items as long as the keys come
+** as a list, pairs from then on. The counts are filled in at the end. */
+static void put_contents(encoder *e, int t) {
+  lua_State *L = e->L;
+  uint32_t items = 0, filled = 0, pairs = 0, step = e->depth;
+  size_t counts = e->s->size;
+  take(e, TABLE_SIZE);
+  lua_pushnil(L);
+  int key = lua_gettop(L);
+  enter(e, KEY, key);
+  while (lua_next(L, t)) {                                  /* key value */
+    lua_Unsigned n;
+    if (pairs == 0 && lua_isinteger(L, key) &&
+        ((n = (lua_Unsigned)lua_tointeger(L, key)) == (lua_Unsigned)items + 1 ||
+         is_gap(L, t, n, items, filled))) {
+      for (items++; items < n; items++) put_tag(e, NIL);
+      filled++;
+      if (!write_plain(e->s, L, key + 1)) put_value(e, key + 1);
+    } else {
+      put_pair(e, key, step);
+      pairs++;
+    }
+    lua_pop(L, 1);
+  }
+  e->depth--;
+  memcpy(e->s->bytes + counts, &items, 4);
+  memcpy(e->s->bytes + counts + 4, &pairs, 4);
+}
+
+static void put_metatable(encoder *e, int mt);
+
+/* Puts the table at `t` as a copy. */
+static void put_copy(encoder *e, int t) {
+  lua_State *L = e->L;
+  number(e, lua_topointer(L, t));
+  if (mli_likely(!lua_getmetatable(L, t))) {
+    put_tag(e, TABLE);
+    put_contents(e, t);
+    return;
+  }
+  put_tag(e, INSTANCE);                                     /* mt */
+  put_contents(e, t);
+  e->flags |= NEEDS_METATABLES;
+  put_metatable(e, lua_gettop(L));
+  lua_pop(L, 1);
+}
+
+static void put_table(encoder *e, int t) {
+  const void *p = lua_topointer(e->L, t);
+  if (put_known(e, p)) return;
+  if (p == e->globals) put_tag(e, GLOBALS);
+  else if (p == e->errors) put_tag(e, ERRORS);
+  else if (!put_named(e, t, false)) put_copy(e, t);
+}
+
+static void put_metatable(encoder *e, int mt) {
+  const void *p = lua_topointer(e->L, mt);
+  if (p == e->errors) put_tag(e, ERRORS);
+  else if (p == e->globals) put_tag(e, GLOBALS);
+  else if (!put_known(e, p) && !put_named(e, mt, true)) {
+    lml_names_deny(e->L, &e->c->names, mt);
+    enter(e, METATABLE, 0);
+    put_copy(e, mt);
+    e->depth--;
+  }
+}
+
+static void put_upvalues(encoder *e, int f, unsigned count) {
+  lua_State *L = e->L;
+  uint32_t closure = e->numbered, step = e->depth;
+  enter(e, UPVALUE, 0);
+  for (unsigned i = 1; i <= count; i++) {
+    const char *name = lua_getupvalue(L, f, (int)i);        /* value */
+    if (strcmp(name, "_ENV") == 0) {
+      put_tag(e, GLOBALS);
+    } else {
+      const void *cell = lua_upvalueid(L, f, (int)i);
+      lml_met *m = lml_scratch_find(e->s, cell);
+      if (m) {
+        uint32_t owner = m->number, part = m->part;
+        e->flags |= NEEDS_NUMBERS;
+        put_tagged(e, CELL, owner);
+        *take(e, 1) = (unsigned char)part;
+      } else {
+        m = lml_scratch_add(e->s, cell, closure);
+        if (!m) no_memory(e);
+        m->part = i;
+        e->s->path[step].index = (int)i;
+        e->s->path[step].name = name;
+        put_value(e, lua_gettop(L));
+      }
+    }
+    lua_pop(L, 1);
+  }
+  e->depth--;
+}
+
+static int to_scratch(lua_State *L, const void *p, size_t n, void *user) {
+  (void)L;
+  unsigned char *space = lml_scratch_take(user, n);
+  if (space) memcpy(space, p, n);
+  return space == NULL;
+}
+
+/* The code of a closure that did not cross before, or NULL: it was put by name. */
+static lml_code *new_code(encoder *e, int f) {
+  lua_State *L = e->L;
+  lml_scratch *s = e->s;
+  size_t mark = s->size;
+  lua_pushvalue(L, f);
+  if (lua_dump(L, to_scratch, s, 0) != 0) no_memory(e);
+  lua_pop(L, 1);
+  size_t size = s->size - mark; /* of the dump, which stays readable behind the end */
+  s->size = mark;
+  lml_code *code = lml_code_seen(L, &e->c->codes, f, s->bytes + mark, size);
+  if (code) return code;
+  if (put_named(e, f, true)) return NULL; /* a field that its module got lately */
+  return lml_code_new(L, &e->c->codes, f, s->bytes + mark, size);
+}
+
+static void put_function(encoder *e, int f) {
+  lua_State *L = e->L;
+  const void *p = lua_topointer(L, f);
+  if (put_known(e, p)) return;
+  lml_code *code = lml_code_known(L, &e->c->codes, f);
+  if (!code) {
+    if (lua_iscfunction(L, f)) {
+      if (!put_named(e, f, true)) refuse(e, "a C function that no loaded module holds", NULL);
+      return;
+    }
+    if (put_named(e, f, false) || !(code = new_code(e, f))) return;
+  }
+  if (!lml_scratch_expect_object(e->s)) no_memory(e);
+  mli_object_retain(&code->object);
+  uint32_t index = object_index(e, &code->object);
+  put_tagged(e, code->shared ? SHARED : CLOSURE, index);
+  if (code->shared) return;
+  number(e, p);
+  *take(e, 1) = code->upvalues;
+  put_upvalues(e, f, code->upvalues);
+}
+
+/* Keeps a value alive until the message is done: no other may get its address. */
+static void anchor(encoder *e, int i) {
+  lua_State *L = e->L;
+  if (lua_isnil(L, e->anchors)) {
+    lua_newtable(L);
+    lua_replace(L, e->anchors);
+  }
+  lua_pushvalue(L, i);
+  lua_rawseti(L, e->anchors, (lua_Integer)lua_rawlen(L, e->anchors) + 1);
+}
+
+/* Puts what the metamethod on top, `__moonloop`, says of the userdata at `u`. */
+static void put_made(encoder *e, int u) {
+  lua_State *L = e->L;
+  const void *p = lua_topointer(L, u);
+  int maker = lua_gettop(L);
+  if (!lml_scratch_add(e->s, p, UNFINISHED)) no_memory(e);
+  lua_pushvalue(L, u);
+  lua_call(L, 1, LUA_MULTRET);                              /* name arguments... */
+  int last = lua_gettop(L);
+  const char *name = last >= maker && lua_type(L, maker) == LUA_TSTRING ? lua_tostring(L, maker) : "";
+  const char *colon = strchr(name, ':');
+  if (!colon || colon == name || colon[1] == '\0')
+    refuse(e, "a userdata whose __moonloop does not return \"module:function\"", NULL);
+  put_tag(e, MADE);
+  put_name(e, maker);
+  uint32_t count = (uint32_t)(last - maker), step = e->depth;
+  memcpy(take(e, 4), &count, 4);
+  enter(e, ARGUMENT, 0);
+  for (int i = maker + 1; i <= last; i++) {
+    e->s->path[step].index = i - maker;
+    anchor(e, i);
+    put_value(e, i);
+  }
+  e->depth--;
+  lml_scratch_find(e->s, p)->number = ++e->numbered;
+  lua_settop(L, maker);
+}
+
+static void put_userdata(encoder *e, int u) {
+  lua_State *L = e->L;
+  if (put_known(e, lua_topointer(L, u))) return;
+  if (!lml_scratch_expect_object(e->s)) no_memory(e);
+  mli_object *object = lml_handle_export(L, u);
+  if (object) {
+    put_tagged(e, HANDLE, object_index(e, object));
+    return;
+  }
+  if (put_named(e, u, false)) return;
+  if (luaL_getmetafield(L, u, "__moonloop") != LUA_TNIL) {  /* maker */
+    put_made(e, u);
+    lua_pop(L, 1);
+    return;
+  }
+  if (put_named(e, u, true)) return;
+  if (luaL_getmetafield(L, u, "__name") == LUA_TSTRING)
+    refuse(e, "a userdata (%s)", lua_tostring(L, -1));
+  refuse(e, "a userdata", NULL);
+}
+
+static void put_value(encoder *e, int i) {
+  if (write_plain(e->s, e->L, i)) return;
+  switch (lua_type(e->L, i)) {
+  case LUA_TSTRING: put_string(e, i); break;
+  case LUA_TTABLE: put_table(e, i); break;
+  case LUA_TFUNCTION: put_function(e, i); break;
+  case LUA_TUSERDATA: put_userdata(e, i); break;
+  case LUA_TTHREAD: refuse(e, "a coroutine", NULL); break;
+  default: no_memory(e);
+  }
+}
+
+/* Runs protected: puts the values from index 2 up. */
+static int put_rest(lua_State *L) {
+  encoder *e = lua_touserdata(L, 1);
+  int last = lua_gettop(L);
+  lua_pushnil(L);
+  e->anchors = last + 1;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  e->globals = lua_topointer(L, -1);
+  luaL_getmetatable(L, LML_ERROR);
+  e->errors = lua_topointer(L, -1);
+  lua_pop(L, 2);
+  enter(e, ROOT, 0);
+  for (int i = 2; i <= last; i++) {
+    e->s->path[0].index = e->done++;
+    put_value(e, i);
+  }
+  return 0;
+}
+
+/* Makes the message of what is in the scratch; NULL: no memory. */
+static mli_message *finish(encoder *e, uint32_t count) {
+  lml_scratch *s = e->s;
+  s->bytes[0] = e->flags;
+  memcpy(s->bytes + 1, &count, 4);
+  uint32_t objects = s->count;
+  s->count = 0; /* the message has them now */
+  if (mli_likely(s->size < ADOPTED))
+    return mli_message_new(s->bytes, s->size, s->objects, objects);
+  unsigned char *bytes = s->bytes;
+  if (s->room - s->size > s->size / 8 && (bytes = realloc(s->bytes, s->size)) == NULL)
+    bytes = s->bytes;
+  s->bytes = NULL;
+  s->room = 0;
+  return mli_message_adopt(bytes, s->size, s->objects, objects);
+}
+
+mli_message *lml_encode(lua_State *L, int first, int n, lml_cargo cargo) {
+  lml_crossing *c = lml_crossing_of(L);
+  if (!lua_checkstack(L, 4)) luaL_error(L, "no room to send values");
+  encoder e = { .L = L, .c = c, .s = take_scratch(L, c), .cargo = cargo };
+  if (!lml_scratch_take(e.s, HEADER_SIZE)) {
+    give_back(c, e.s);
+    no_memory(&e);
+  }
+  first = lua_absindex(L, first);
+  /* What can raise runs protected, so that the scratch always comes back. What
+  ** most messages consist of cannot. */
+  while (e.done < n && (write_plain(e.s, L, first + e.done) ||
+                        (lua_isfunction(L, first + e.done) && write_shared(&e, first + e.done))))
+    e.done++;
+  if (e.done < n) {
+    bool room = lua_checkstack(L, n - e.done + 2);
+    if (room) {
+      lua_pushcfunction(L, put_rest);
+      lua_pushlightuserdata(L, &e);
+      for (int i = e.done; i < n; i++) lua_pushvalue(L, first + i);
+    }
+    if (!room || lua_pcall(L, n - e.done + 1, 0, 0) != LUA_OK) {
+      give_back(c, e.s);
+      if (!room) luaL_error(L, "too many values to send");
+      lua_error(L);
+    }
+  }
+  mli_message *message = finish(&e, (uint32_t)n);
+  give_back(c, e.s);
+  if (!message) no_memory(&e);
+  return message;
+}
+
+/* ---- decoding ---- */
+
+typedef struct decoder {
+  lua_State *L;
+  lml_crossing *c;
+  const mli_message *message;
+  const unsigned char *p, *end;
+  int numbers;         /* stack index of a table: number -> value; 0: not needed */
+  int metatables;      /* of a list: table, metatable, ...; 0: not needed */
+  lua_Integer pending; /* how long that is */
+  uint32_t numbered;
+  uint32_t depth;
+} decoder;
+
+static void damaged(decoder *d) { lml_raise(d->L, "crossing", "a damaged message"); }
+
+static inline const unsigned char *get(decoder *d, size_t n) {
+  if (mli_unlikely(n > (size_t)(d->end - d->p))) damaged(d);
+  d->p += n;
+  return d->p - n;
+}
+
+static inline unsigned get_byte(decoder *d) { return *get(d, 1); }
+
+static inline uint32_t get_count(decoder *d) {
+  uint32_t n;
+  memcpy(&n, get(d, sizeof n), sizeof n);
+  return n;
+}
+
+static inline uint64_t get_word(decoder *d) {
+  uint64_t n;
+  memcpy(&n, get(d, sizeof n), sizeof n);
+  return n;
+}
+
+/* The count of things that take at least one byte each. */
+static uint32_t get_bounded(decoder *d) {
+  uint32_t n = get_count(d);
+  if (n > (size_t)(d->end - d->p)) damaged(d);
+  return n;
+}
+
+static mli_object *get_object(decoder *d) {
+  uint32_t index = get_count(d);
+  if (index >= d->message->count) damaged(d);
+  return d->message->objects[index];
+}
+
+/* A string of the message itself. */
+static const char *get_bytes(decoder *d, unsigned tag, size_t *length) {
+  if (tag == STRING) {
+    *length = get_byte(d);
+  } else {
+    uint64_t n = tag == LONG ? get_word(d) : UINT64_MAX;
+    if (n > (size_t)(d->end - d->p)) damaged(d);
+    *length = (size_t)n;
+  }
+  return (const char *)get(d, *length);
+}
+
+/* Gives the value on top the next number. */
+static void note(decoder *d) {
+  d->numbered++;
+  if (mli_likely(!d->numbers)) return;
+  lua_pushvalue(d->L, -1);
+  lua_rawseti(d->L, d->numbers, d->numbered);
+}
+
+/* Pushes the value with a number of this message. */
+static int get_known(decoder *d) {
+  uint32_t n = get_count(d);
+  if (!d->numbers) damaged(d);
+  int type = lua_rawgeti(d->L, d->numbers, n);
+  if (type == LUA_TNIL) damaged(d);
+  return type;
+}
+
+/* Sets the metatables of what was built since `pending` was `from`: what is in
+** the metatables is there by now, so that `__gc` is seen. */
+static void set_metatables(decoder *d, lua_Integer from) {
+  lua_State *L = d->L;
+  for (lua_Integer i = from; i < d->pending; i += 2) {
+    lua_rawgeti(L, d->metatables, i + 1);
+    lua_rawgeti(L, d->metatables, i + 2);
+    lua_setmetatable(L, -2);
+    lua_pop(L, 1);
+  }
+  d->pending = from;
+}
+
+static void get_value(decoder *d);
+
+/* A value has its byte read already if it is a tag that callers look at. */
+static void get_tagged(decoder *d, unsigned tag);
+
+static void get_table(decoder *d, bool instance) {
+  lua_State *L = d->L;
+  uint32_t items = get_count(d), pairs = get_count(d);
+  size_t left = (size_t)(d->end - d->p);
+  if (items > left || pairs > left / 2 || items > INT32_MAX || pairs > INT32_MAX) damaged(d);
+  lua_createtable(L, (int)items, (int)pairs);
+  note(d);
+  int t = lua_gettop(L);
+  for (uint32_t i = 1; i <= items; i++) {
+    get_value(d);
+    if (lua_isnil(L, -1)) lua_pop(L, 1);
+    else lua_rawseti(L, t, i);
+  }
+  for (uint32_t i = 0; i < pairs; i++) {
+    get_value(d);
+    get_value(d);
+    lua_rawset(L, t);
+  }
+  if (!instance) return;
+  get_value(d);
+  if (!d->metatables || !lua_istable(L, -1)) damaged(d);
+  lua_pushvalue(L, t);
+  lua_rawseti(L, d->metatables, ++d->pending);
+  lua_rawseti(L, d->metatables, ++d->pending);
+}
+
+static lml_code *get_code(decoder *d) {
+  mli_object *object = get_object(d);
+  if (object->type != &lml_code_type) damaged(d);
+  return mli_container(object, lml_code, object);
+}
+
+static void get_closure(decoder *d) {
+  lua_State *L = d->L;
+  lml_code *code = get_code(d);
+  unsigned count = get_byte(d);
+  if (code->shared || count != code->upvalues) damaged(d);
+  lml_code_push(L, &d->c->codes, code);                     /* closure */
+  note(d);
+  int closure = lua_gettop(L);
+  for (unsigned i = 1; i <= count; i++) {
+    unsigned tag = get_byte(d);
+    if (tag == CELL) {
+      int type = get_known(d);                              /* closure owner */
+      unsigned part = get_byte(d);
+      if (type != LUA_TFUNCTION || lua_iscfunction(L, -1) || !lua_upvalueid(L, -1, (int)part))
+        damaged(d);
+      lua_upvaluejoin(L, closure, (int)i, -1, (int)part);
+      lua_pop(L, 1);
+    } else {
+      get_tagged(d, tag);                                   /* closure value */
+      lua_setupvalue(L, closure, (int)i);
+    }
+  }
+}
+
+static void get_named(decoder *d, bool field) {
+  size_t module_length, field_length = 0;
+  const char *module = get_bytes(d, get_byte(d), &module_length);
+  const char *name = field ? get_bytes(d, get_byte(d), &field_length) : NULL;
+  lml_names_push(d->L, module, module_length, name, field_length);
+  note(d);
+}
+
+/* Pushes "module:function" as a function; it may lie deeper: "module:a.b". */
+static void push_maker(lua_State *L, const char *name, size_t length) {
+  const char *colon = memchr(name, ':', length), *end = name + length;
+  if (!colon) colon = end;
+  lml_names_push(L, name, (size_t)(colon - name), NULL, 0);
+  for (const char *part = colon, *next; part < end; part = next) {
+    part++;
+    next = memchr(part, '.', (size_t)(end - part));
+    if (!next) next = end;
+    int type = lua_type(L, -1);
+    if (type == LUA_TTABLE || type == LUA_TUSERDATA) {
+      lua_pushlstring(L, part, (size_t)(next - part));
+      lua_gettable(L, -2);
+    } else {
+      lua_pushnil(L);
+    }
+    lua_remove(L, -2);
+  }
+  if (lua_isnil(L, -1)) {
+    lua_pushlstring(L, name, length);
+    lml_raise(L, "crossing", "there is no '%s' here", lua_tostring(L, -1));
+  }
+}
+
+static void get_made(decoder *d) {
+  lua_State *L = d->L;
+  size_t length;
+  const char *name = get_bytes(d, get_byte(d), &length);
+  uint32_t count = get_bounded(d);
+  if (count > INT32_MAX) damaged(d);
+  luaL_checkstack(L, (int)count + LUA_MINSTACK, "too many arguments of a userdata");
+  lua_Integer pending = d->pending;
+  push_maker(L, name, length);                              /* maker */
+  for (uint32_t i = 0; i < count; i++) get_value(d);
+  set_metatables(d, pending);
+  lua_call(L, (int)count, 1);                               /* value */
+  if (lua_isnil(L, -1)) {
+    lua_pushlstring(L, name, length);
+    lml_raise(L, "crossing", "'%s' did not return a value", lua_tostring(L, -1));
+  }
+  note(d);
+}
+
+static void get_nested(decoder *d, unsigned tag) {
+  if (++d->depth > MOST_LEVELS + 2) damaged(d);
+  luaL_checkstack(d->L, LUA_MINSTACK, "too many levels of nesting");
+  switch (tag) {
+  case TABLE: get_table(d, false); break;
+  case INSTANCE: get_table(d, true); break;
+  case CLOSURE: get_closure(d); break;
+  case MADE: get_made(d); break;
+  default: damaged(d);
+  }
+  d->depth--;
+}
+
+static void get_tagged(decoder *d, unsigned tag) {
+  lua_State *L = d->L;
+  switch (tag) {
+  case NIL: lua_pushnil(L); break;
+  case FALSE: lua_pushboolean(L, 0); break;
+  case TRUE: lua_pushboolean(L, 1); break;
+  case INTEGER: lua_pushinteger(L, (lua_Integer)get_word(d)); break;
+  case FLOAT: {
+    lua_Number n;
+    memcpy(&n, get(d, sizeof n), sizeof n);
+    lua_pushnumber(L, n);
+    break;
+  }
+  case POINTER: lua_pushlightuserdata(L, (void *)(uintptr_t)get_word(d)); break;
+  case STRING: case LONG: {
+    size_t length;
+    const char *bytes = get_bytes(d, tag, &length);
+    lua_pushlstring(L, bytes, length);
+    if (tag == LONG) note(d);
+    break;
+  }
+  case KNOWN: get_known(d); break;
+  case MODULE: get_named(d, false); break;
+  case FIELD: get_named(d, true); break;
+  case GLOBALS: lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS); break;
+  case SHARED: {
+    lml_code *code = get_code(d);
+    if (!code->shared) damaged(d);
+    lml_code_push(L, &d->c->codes, code);
+    break;
+  }
+  case HANDLE: lml_handle_push(L, get_object(d)); break;
+  case ERRORS: luaL_getmetatable(L, LML_ERROR); break;
+  default: get_nested(d, tag);
+  }
+}
+
+static void get_value(decoder *d) { get_tagged(d, get_byte(d)); }
+
+int lml_decode(lua_State *L, const mli_message *message) {
+  decoder d = { .L = L, .c = lml_crossing_of(L), .message = message, .p = message->bytes,
+                .end = message->bytes + message->size };
+  unsigned flags = get_byte(&d);
+  uint32_t count = get_bounded(&d);
+  if (count > INT32_MAX - 2 * LUA_MINSTACK) damaged(&d);
+  if (!lua_checkstack(L, (int)count + LUA_MINSTACK)) luaL_error(L, "too many values to receive");
+  int top = lua_gettop(L);
+  if (flags) {
+    lua_newtable(L);                                        /* numbers */
+    lua_newtable(L);                                        /* numbers metatables */
+    if (flags & NEEDS_NUMBERS) d.numbers = top + 1;
+    if (flags & NEEDS_METATABLES) d.metatables = top + 2;
+  }
+  for (uint32_t i = 0; i < count; i++) get_value(&d);
+  if (d.p != d.end) damaged(&d);
+  if (flags) {
+    set_metatables(&d, 0);
+    lua_rotate(L, top + 1, -2);
+    lua_pop(L, 2);
+  }
+  return (int)count;
+}

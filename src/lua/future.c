@@ -1,0 +1,639 @@
+/*
+** future.c: the Lua face of futures.
+**
+**   local f = ml.spawn(fetch, url)       -- or executor:submit, promise().future
+**   f:result([timeout])                  -- the values, or raises the error
+**   f:wait([timeout])                    -- true, values... or nil, err
+**   f:exception([timeout])               -- the error, or nil
+**   f:traceback()                        -- of a failure
+**   f:cancel([reason]) f:cancel_and_wait([timeout])
+**   f:done() f:running() f:cancelled()
+**   f:add_done_callback(g)
+**   f.name
+*/
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "crossing.h"
+#include "state.h"
+
+lml_future *lml_future_test(lua_State *L, lml_state *S, int index) {
+  lml_future *u = lua_touserdata(L, index);
+  if (!u || lua_islightuserdata(L, index) || !lua_getmetatable(L, index)) return NULL;
+  const void *metatable = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  return metatable == S->local_future || metatable == S->types[0].metatable ? u : NULL;
+}
+
+lml_future *lml_future_check(lua_State *L, lml_state *S, int arg) {
+  lml_future *u = lml_future_test(L, S, arg);
+  if (!u) luaL_typeerror(L, arg, "future");
+  return u;
+}
+
+void lml_future_wrap(lua_State *L, lml_state *S, mli_future *f) {
+  lml_future *u = lua_newuserdatauv(L, sizeof *u, 1);
+  u->handle.object = f ? &f->object : NULL;
+  u->job = NULL;
+  u->values = -1;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->types[0].ref);
+  lua_setmetatable(L, -2);
+}
+
+void lml_future_track(lua_State *co, lml_state *S) {
+  lua_rawgeti(co, LUA_REGISTRYINDEX, S->types[0].ref);
+  lua_setmetatable(co, 1);
+}
+
+void lml_local_cancel(mli_future *f) {
+  lml_future *u = mli_container(f, lml_future, local);
+  if (u->job) lml_job_cancel(u->job);
+}
+
+/* ---- a local future that crosses ---- */
+
+/* The shared face of a job of this loop. */
+typedef struct shared_future {
+  mli_future future;
+  mli_loop *loop;     /* [I] holds a reference */
+  lml_future *handle; /* [L] the local handle, while its job lives */
+  mli_node cancel_node;
+} shared_future;
+
+static void shared_destroy(mli_object *object) {
+  shared_future *s = mli_container(object, shared_future, future.object);
+  mli_release(s->loop);
+  mli_future_fini(&s->future);
+  free(s);
+}
+
+static void on_shared_cancel(mli_node *node, mli_loop *loop) {
+  shared_future *s = mli_container(node, shared_future, cancel_node);
+  (void)loop;
+  if (!mli_future_settled(&s->future) && s->handle->job) lml_job_cancel(s->handle->job);
+  mli_release(&s->future);
+}
+
+static void shared_cancel(mli_future *f) {
+  shared_future *s = mli_container(f, shared_future, future);
+  mli_object_retain(&f->object);
+  s->cancel_node.run = on_shared_cancel;
+  if (!mli_loop_post(s->loop, &s->cancel_node)) mli_release(f);
+}
+
+static const mli_type shared_type = { "future", shared_destroy, &mli_future_type };
+
+static int encode_values(lua_State *L) {
+  mli_message **out = lua_touserdata(L, 1);
+  *out = lml_encode(L, 3, lua_gettop(L) - 2, lua_toboolean(L, 2) ? LML_ERROR_VALUE : LML_RESULTS);
+  return 0;
+}
+
+static int push_values(lua_State *L, int index, int n) {
+  luaL_checkstack(L, n + 4, "too many results");
+  if (n == 0) return 0;
+  lua_getiuservalue(L, index, 1);
+  if (n == 1) return 1;
+  int table = lua_gettop(L);
+  for (int i = 1; i <= n; i++) lua_rawgeti(L, table, i);
+  lua_remove(L, table);
+  return n;
+}
+
+mli_future *lml_future_share(lua_State *L, lml_state *S, int index) {
+  index = lua_absindex(L, index);
+  lml_future *u = lua_touserdata(L, index);
+  if (!lml_future_is_local(u)) return lml_future_core(u);
+  mli_message *outcome = NULL;
+  mli_state state = mli_future_state(&u->local);
+  bool failed = state == MLI_FAILED;
+  if (state == MLI_FINISHED || state == MLI_FAILED) {
+    for (int tries = 0; !outcome && tries < 3; tries++) {
+      int top = lua_gettop(L);
+      lua_pushcfunction(L, encode_values);
+      lua_pushlightuserdata(L, &outcome);
+      lua_pushboolean(L, failed);
+      int n = 1;
+      if (tries == 0)
+        n = push_values(L, index, u->values);
+      else
+        lua_pushvalue(L, top);
+      if (lua_pcall(L, n + 2, 0, 0) != LUA_OK) failed = true; /* the refusal is what others see */
+      if (tries > 0) lua_remove(L, top);
+    }
+    if (failed && state == MLI_FINISHED) state = MLI_FAILED;
+  }
+  shared_future *s = malloc(sizeof *s);
+  if (!s || !S->loop) {
+    mli_message_free(outcome);
+    if (!s) luaL_error(L, "not enough memory");
+  }
+  mli_future_init(&s->future, &shared_type, true);
+  mli_future_promote(&s->future, &u->local);
+  if (outcome) {
+    s->future.outcome = outcome;
+    atomic_store(&s->future.state, state);
+  }
+  s->future.on_cancel = shared_cancel;
+  s->loop = mli_retain(S->loop);
+  s->handle = u;
+  u->handle.object = &s->future.object;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->types[0].ref);
+  lua_setmetatable(L, index);
+  return &s->future;
+}
+
+/* ---- outcomes ---- */
+
+static int decode_outcome(lua_State *L) {
+  const mli_message *m = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  return lml_decode(L, m);
+}
+
+/* Reads the outcome into the handle's user value, once. A message that cannot be
+** rebuilt here gives this state an error instead: returns false. */
+static bool read_outcome(lua_State *L, int index, lml_future *u) {
+  mli_future *f = lml_future_core(u);
+  if (u->values >= 0) return true;
+  int top = lua_gettop(L);
+  luaL_checkstack(L, 6, NULL);
+  lua_pushcfunction(L, decode_outcome);
+  lua_pushlightuserdata(L, f->outcome);
+  if (lua_pcall(L, 1, LUA_MULTRET, 0) != LUA_OK) return false;
+  int n = lua_gettop(L) - top;
+  if (n > 1) {
+    lua_createtable(L, n, 0);
+    lua_insert(L, top + 1);
+    for (int i = n; i > 0; i--) lua_rawseti(L, top + 1, i);
+  }
+  if (n > 0) lua_setiuservalue(L, index, 1);
+  u->values = n;
+  lua_settop(L, top);
+  return true;
+}
+
+static const char *status_text(ml_status status) {
+  switch (status) {
+  case ML_CLOSED: return "the executor was shut down before the job could run";
+  case ML_MEMORY: return "not enough memory";
+  case ML_ABANDONED: return "the promise was dropped unsettled";
+  case ML_SYSTEM: return "no thread could be started for the job";
+  default: return ml_status_name(status);
+  }
+}
+
+/* What a future is called in messages: its job's name. */
+static const char *future_name(lml_future *u, char *buffer, size_t size) {
+  mli_future *f = lml_future_core(u);
+  if (u->job) return lml_job_name(u->job, buffer, size);
+  if (f->object.type == &mli_task_type) {
+    mli_task *task = mli_container(f, mli_task, future);
+    if (task->name[0]) return task->name;
+  }
+  return NULL;
+}
+
+void lml_future_push_error(lua_State *L, lml_state *S, int index) {
+  index = lua_absindex(L, index);
+  lml_future *u = lua_touserdata(L, index);
+  mli_future *f = lml_future_core(u);
+  (void)S;
+  if (mli_future_state(f) == MLI_STOPPED) {
+    char name[64];
+    const char *who = future_name(u, name, sizeof name);
+    int top = lua_gettop(L);
+    luaL_checkstack(L, 8, NULL);
+    if (!f->reason || lml_decode(L, f->reason) == 0) lua_pushnil(L);
+    lua_settop(L, top + 1);
+    if (lua_isnil(L, -1))
+      lml_error_push(L, "job_cancelled", "%s was cancelled", who ? who : "the job");
+    else
+      lml_error_push(L, "job_cancelled", "%s was cancelled: %s", who ? who : "the job",
+                     luaL_tolstring(L, -1, NULL));
+    lua_pushvalue(L, top + 1);
+    lua_setfield(L, -2, "reason");
+    lua_replace(L, top + 1);
+    lua_settop(L, top + 1);
+  } else if (u->values < 0 && !f->outcome) {
+    lml_error_push(L, ml_status_name(f->status), "%s", status_text(f->status));
+  } else if (read_outcome(L, index, u)) {
+    lua_getiuservalue(L, index, 1);
+  }
+}
+
+/* Remembers whose error is raised here, for the joined traceback. */
+static void join_traceback(lua_State *L, lml_state *S, mli_future *f) {
+  char **text = &S->joined;
+  const void **error = &S->joined_error;
+  if (S->current) {
+    lml_info *info = lml_job_info(S->current);
+    if (!info) return;
+    text = &info->joined;
+    error = &info->joined_error;
+  }
+  free(*text);
+  *text = f->traceback ? strdup(f->traceback) : NULL;
+  *error = lua_topointer(L, -1);
+}
+
+int lml_future_push(lua_State *L, lml_state *S, int index) {
+  index = lua_absindex(L, index);
+  lml_future *u = lua_touserdata(L, index);
+  mli_future *f = lml_future_core(u);
+  mli_future_observe(f);
+  if (mli_future_state(f) == MLI_FINISHED && read_outcome(L, index, u))
+    return push_values(L, index, u->values);
+  if (mli_future_state(f) != MLI_FINISHED) lml_future_push_error(L, S, index);
+  join_traceback(L, S, f);
+  return lua_error(L);
+}
+
+static void timeout_error(lua_State *L, lml_future *u) {
+  char name[64];
+  const char *who = future_name(u, name, sizeof name);
+  lml_error_push(L, "timeout", "timeout waiting for %s", who ? who : "the job");
+}
+
+static bool waits_for_itself(lml_state *S, lml_future *u) {
+  if (S->current)
+    return S->current->task ? lml_future_core(u) == &S->current->task->future : S->current->fut == u;
+  return S->task && lml_future_core(u) == &S->task->future;
+}
+
+/* Checks self, and the timeout that may be a number or { timeout=, cancel= }. */
+static lml_future *check_wait(lua_State *L, lml_state *S, uint64_t *deadline, bool *cancel) {
+  lml_future *u = lml_future_check(L, S, 1);
+  *cancel = false;
+  if (lua_istable(L, 2)) {
+    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+      const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+      if (strcmp(key, "timeout") != 0 && strcmp(key, "cancel") != 0)
+        luaL_error(L, "unknown option '%s': timeout or cancel expected", key);
+    }
+    lua_getfield(L, 2, "cancel");
+    *cancel = lua_toboolean(L, -1);
+    lua_getfield(L, 2, "timeout");
+    *deadline = lml_option_deadline(L, -1, "timeout");
+    lua_pop(L, 2);
+  } else {
+    *deadline = lml_check_deadline(L, 2);
+  }
+  if (waits_for_itself(S, u) && !mli_future_settled(lml_future_core(u)))
+    luaL_error(L, "a job cannot wait for itself");
+  return u;
+}
+
+/* ---- methods ---- */
+
+static int cancel_then_raise_k(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  lml_state *S = lml_upstate(L);
+  lml_await_end(L, S);
+  lml_future *u = lua_touserdata(L, 1);
+  mli_future *f = lml_future_core(u);
+  if (mli_future_state(f) == MLI_FINISHED) return lml_future_push(L, S, 1);
+  mli_future_observe(f);
+  if (mli_future_state(f) == MLI_FAILED) return lml_future_push(L, S, 1);
+  timeout_error(L, u);
+  return lua_error(L);
+}
+
+static int result_k(lua_State *L, int status, lua_KContext cancel) {
+  (void)status;
+  lml_state *S = lml_upstate(L);
+  lml_future *u = lua_touserdata(L, 1);
+  if (lml_await_end(L, S) == ML_OK) return lml_future_push(L, S, 1);
+  if (cancel) {
+    mli_future_cancel(lml_future_core(u), NULL);
+    return lml_await_future(L, S, 1, MLI_FOREVER, cancel_then_raise_k, 0);
+  }
+  timeout_error(L, u);
+  return lua_error(L);
+}
+
+static int f_result(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  uint64_t deadline;
+  bool cancel;
+  lml_future *u = check_wait(L, S, &deadline, &cancel);
+  if (mli_future_settled(lml_future_core(u))) return lml_future_push(L, S, 1);
+  return lml_await_future(L, S, 1, deadline, result_k, cancel);
+}
+
+static int push_wait(lua_State *L, lml_state *S, int index) {
+  lml_future *u = lua_touserdata(L, index);
+  mli_future *f = lml_future_core(u);
+  mli_future_observe(f);
+  if (mli_future_state(f) == MLI_FINISHED && read_outcome(L, index, u)) {
+    lua_pushboolean(L, 1);
+    return 1 + push_values(L, index, u->values);
+  }
+  if (mli_future_state(f) != MLI_FINISHED) lml_future_push_error(L, S, index);
+  lua_pushnil(L);
+  lua_insert(L, -2);
+  return 2;
+}
+
+static int wait_k(lua_State *L, int status, lua_KContext cancel);
+
+static int cancel_then_fail_k(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  lml_state *S = lml_upstate(L);
+  lml_await_end(L, S);
+  mli_future *f = lml_future_core(lua_touserdata(L, 1));
+  if (mli_future_state(f) != MLI_STOPPED) return push_wait(L, S, 1);
+  lua_pushnil(L);
+  timeout_error(L, lua_touserdata(L, 1));
+  return 2;
+}
+
+static int wait_k(lua_State *L, int status, lua_KContext cancel) {
+  (void)status;
+  lml_state *S = lml_upstate(L);
+  if (lml_await_end(L, S) == ML_OK) return push_wait(L, S, 1);
+  if (cancel) {
+    mli_future_cancel(lml_future_core(lua_touserdata(L, 1)), NULL);
+    return lml_await_future(L, S, 1, MLI_FOREVER, cancel_then_fail_k, 0);
+  }
+  lua_pushnil(L);
+  timeout_error(L, lua_touserdata(L, 1));
+  return 2;
+}
+
+static int f_wait(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  uint64_t deadline;
+  bool cancel;
+  lml_future *u = check_wait(L, S, &deadline, &cancel);
+  if (mli_future_settled(lml_future_core(u))) return push_wait(L, S, 1);
+  return lml_await_future(L, S, 1, deadline, wait_k, cancel);
+}
+
+static int push_exception(lua_State *L, lml_state *S) {
+  lml_future *u = lua_touserdata(L, 1);
+  mli_future *f = lml_future_core(u);
+  mli_future_observe(f);
+  if (mli_future_state(f) == MLI_FINISHED) {
+    if (read_outcome(L, 1, u)) lua_pushnil(L);
+  } else {
+    lml_future_push_error(L, S, 1);
+  }
+  return 1;
+}
+
+static int exception_k(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  lml_state *S = lml_upstate(L);
+  if (lml_await_end(L, S) == ML_OK) return push_exception(L, S);
+  timeout_error(L, lua_touserdata(L, 1));
+  return lua_error(L);
+}
+
+static int f_exception(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  uint64_t deadline;
+  bool cancel;
+  lml_future *u = check_wait(L, S, &deadline, &cancel);
+  if (mli_future_settled(lml_future_core(u))) return push_exception(L, S);
+  return lml_await_future(L, S, 1, deadline, exception_k, 0);
+}
+
+static int f_traceback(lua_State *L) {
+  mli_future *f = lml_future_core(lml_future_check(L, lml_upstate(L), 1));
+  if (mli_future_state(f) == MLI_FAILED && f->traceback)
+    lua_pushstring(L, f->traceback);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* The reason at `arg`, encoded; NULL for nil. Raises if it cannot cross. */
+static mli_message *check_reason(lua_State *L, int arg) {
+  return lua_isnoneornil(L, arg) ? NULL : lml_encode(L, arg, 1, LML_ARGUMENTS);
+}
+
+static int f_cancel(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_future *u = lml_future_check(L, S, 1);
+  mli_future *f = lml_future_core(u);
+  mli_message *reason = check_reason(L, 2);
+  lua_pushboolean(L, mli_future_cancel(f, reason));
+  return 1;
+}
+
+static int cancel_and_wait_k(lua_State *L, int status, lua_KContext took) {
+  (void)status;
+  lml_state *S = lml_upstate(L);
+  if (lml_await_end(L, S) != ML_OK) {
+    lua_pushnil(L);
+    timeout_error(L, lua_touserdata(L, 1));
+    return 2;
+  }
+  lua_pushboolean(L, (int)took);
+  return 1;
+}
+
+static int f_cancel_and_wait(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_future *u = lml_future_check(L, S, 1);
+  uint64_t deadline = lml_check_deadline(L, 2);
+  if (waits_for_itself(S, u)) luaL_error(L, "a job cannot wait for itself");
+  bool took = mli_future_cancel(lml_future_core(u), NULL);
+  if (mli_future_settled(lml_future_core(u))) {
+    lua_pushboolean(L, took);
+    return 1;
+  }
+  return lml_await_future(L, S, 1, deadline, cancel_and_wait_k, took);
+}
+
+static int f_done(lua_State *L) {
+  lua_pushboolean(L, mli_future_settled(lml_future_core(lml_future_check(L, lml_upstate(L), 1))));
+  return 1;
+}
+
+static int f_running(lua_State *L) {
+  mli_future *f = lml_future_core(lml_future_check(L, lml_upstate(L), 1));
+  lua_pushboolean(L, mli_future_state(f) == MLI_RUNNING);
+  return 1;
+}
+
+static int f_cancelled(lua_State *L) {
+  mli_future *f = lml_future_core(lml_future_check(L, lml_upstate(L), 1));
+  lua_pushboolean(L, mli_future_state(f) == MLI_STOPPED);
+  return 1;
+}
+
+/* ---- callbacks ---- */
+
+typedef struct callback {
+  lml_letter letter;
+  mli_watcher watcher;
+  lml_inbox *inbox; /* of the state that added it; holds a reference */
+  int function, future; /* registry references there */
+} callback;
+
+static void callback_fired(mli_watcher *watcher) {
+  callback *c = mli_container(watcher, callback, watcher);
+  lml_inbox_post(c->inbox, &c->letter);
+}
+
+static void callback_deliver(lua_State *L, lml_state *S, lml_letter *letter) {
+  callback *c = mli_container(letter, callback, letter);
+  (void)S;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, c->function);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, c->future);
+  luaL_unref(L, LUA_REGISTRYINDEX, c->function);
+  luaL_unref(L, LUA_REGISTRYINDEX, c->future);
+  lua_call(L, 1, 0);
+}
+
+static void callback_drop(lml_letter *letter) {
+  callback *c = mli_container(letter, callback, letter);
+  lml_inbox_release(c->inbox);
+  free(c);
+}
+
+static int f_add_done_callback(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_future *u = lml_future_check(L, S, 1);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_pushvalue(L, 2);
+  int function = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushvalue(L, 1);
+  int future = luaL_ref(L, LUA_REGISTRYINDEX);
+  callback *c = malloc(sizeof *c);
+  if (!c) return luaL_error(L, "not enough memory");
+  c->letter.deliver = callback_deliver;
+  c->letter.drop = callback_drop;
+  c->watcher.fired = callback_fired;
+  c->inbox = lml_inbox_retain(S->inbox);
+  c->function = function;
+  c->future = future;
+  if (!mli_future_watch(lml_future_core(u), &c->watcher)) lml_inbox_post(c->inbox, &c->letter);
+  return 0;
+}
+
+/* ---- metamethods ---- */
+
+static int f_index(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_future *u = lml_future_check(L, S, 1);
+  const char *key = luaL_checkstring(L, 2);
+  if (strcmp(key, "name") == 0) {
+    char name[64];
+    lua_pushstring(L, future_name(u, name, sizeof name));
+    return 1;
+  }
+  lua_pushvalue(L, 2);
+  lua_rawget(L, lua_upvalueindex(2));
+  return 1;
+}
+
+static int f_tostring(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_future *u = lml_future_check(L, S, 1);
+  mli_future *f = lml_future_core(u);
+  static const char *const names[] = { "pending", "running", "finished", "failed", "cancelled" };
+  char name[64];
+  const char *who = future_name(u, name, sizeof name);
+  mli_state state = mli_future_state(f);
+  const char *text = names[state];
+  if (state == MLI_FAILED) {
+    lml_future_push_error(L, S, 1);
+    const char *error = luaL_tolstring(L, -1, NULL);
+    text = lua_pushfstring(L, "failed: %s", error);
+  }
+  if (who)
+    lua_pushfstring(L, "future: %p \"%s\" (%s)", (void *)f, who, text);
+  else
+    lua_pushfstring(L, "future: %p (%s)", (void *)f, text);
+  return 1;
+}
+
+static int f_eq(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_future *a = lml_future_test(L, S, 1), *b = lml_future_test(L, S, 2);
+  lua_pushboolean(L, a && b && a->handle.object == b->handle.object);
+  return 1;
+}
+
+static int f_gc(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_future *u = lua_touserdata(L, 1);
+  mli_object *object = u->handle.object;
+  if (!object) return 0;
+  lml_state *outer = lml_thread_state;
+  lua_State *gc = S->gc;
+  lml_thread_state = S;
+  S->gc = L;
+  if (object == &u->local.object) {
+    mli_future *f = &u->local;
+    if (mli_future_state(f) == MLI_FAILED && !atomic_load(&f->observed)) {
+      lml_future_push_error(L, S, 1);
+      lml_report(L, S, "job", NULL, f->traceback, NULL);
+    }
+    mli_future_fini(f);
+  } else {
+    mli_object_release(object);
+  }
+  u->handle.object = NULL;
+  lml_thread_state = outer;
+  S->gc = gc;
+  return 0;
+}
+
+/* observe(future): nobody will ask, and that is all right. */
+static int l_observe(lua_State *L) {
+  mli_future_observe(lml_future_core(lml_future_check(L, lml_upstate(L), 1)));
+  return 0;
+}
+
+/* is_future(v) */
+static int l_is_future(lua_State *L) {
+  lua_pushboolean(L, lml_future_test(L, lml_upstate(L), 1) != NULL);
+  return 1;
+}
+
+void lml_future_open(lua_State *L) {
+  static const luaL_Reg methods[] = {
+    { "result", f_result },       { "wait", f_wait },
+    { "exception", f_exception }, { "traceback", f_traceback },
+    { "cancel", f_cancel },       { "cancel_and_wait", f_cancel_and_wait },
+    { "done", f_done },           { "running", f_running },
+    { "cancelled", f_cancelled }, { "add_done_callback", f_add_done_callback },
+    { NULL, NULL },
+  };
+  static const luaL_Reg metamethods[] = { { "__tostring", f_tostring }, { "__eq", f_eq }, { NULL, NULL } };
+  static const luaL_Reg functions[] = {
+    { "observe", l_observe }, { "is_future", l_is_future }, { NULL, NULL }
+  };
+  lml_state *S = lml_state_of(L);
+  lml_setfuncs(L, functions);
+  lua_newtable(L);
+  lml_setfuncs(L, methods);
+  for (int collected = 0; collected < 2; collected++) {
+    lua_newtable(L);
+    lua_pushliteral(L, "future");
+    lua_setfield(L, -2, "__name");
+    lml_setfuncs(L, metamethods);
+    lua_pushlightuserdata(L, S);
+    lua_pushvalue(L, -3);
+    lua_pushcclosure(L, f_index, 2);
+    lua_setfield(L, -2, "__index");
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+    if (collected) {
+      lua_pushlightuserdata(L, S);
+      lua_pushcclosure(L, f_gc, 1);
+      lua_setfield(L, -2, "__gc");
+      lml_handle_declare(L, &mli_future_type);
+    } else {
+      S->local_future = lua_topointer(L, -1);
+      lua_pushvalue(L, -1);
+      S->local_future_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}

@@ -1,0 +1,169 @@
+/*
+** report.c: errors that nobody asked for. They go to one handler per process,
+** which runs in the state where it happened; the default prints a block.
+*/
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "crossing.h"
+#include "state.h"
+
+static const char function_key; /* registry: this state's copy of the handler */
+
+/* The process's handler. A state looks at `version` to know whether its copy is
+** the current one. */
+static struct {
+  mli_lock lock;        /* a leaf */
+  mli_message *message; /* [M] NULL: the default */
+  atomic_uint version;
+} handler;
+
+_Thread_local lml_state *lml_thread_state;
+
+/* Pushes the handler as a function of this state, or nil for the default. */
+static void push_handler(lua_State *L, lml_state *S) {
+  unsigned version = atomic_load(&handler.version);
+  if (S->handler_version == version) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &function_key);
+    return;
+  }
+  mli_lock_acquire(&handler.lock);
+  mli_message *message = handler.message ? mli_message_copy(handler.message) : NULL;
+  version = atomic_load(&handler.version);
+  mli_lock_release(&handler.lock);
+  mli_message **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = message;
+  if (!message || lml_decode(L, message) < 1) lua_pushnil(L);
+  mli_message_free(message);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &function_key);
+  lua_remove(L, -2);
+  S->handler_version = version;
+}
+
+int lml_on_error(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  if (!lua_isnoneornil(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  push_handler(L, S); /* the one before, returned */
+  mli_message *message = lua_isnil(L, 1) ? NULL : lml_encode(L, 1, 1, LML_ARGUMENTS);
+  mli_lock_acquire(&handler.lock);
+  mli_message *old = handler.message;
+  handler.message = message;
+  S->handler_version = atomic_fetch_add(&handler.version, 1) + 1;
+  mli_lock_release(&handler.lock);
+  mli_message_free(old);
+  lua_pushvalue(L, 1); /* here it is the function itself, not a copy */
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &function_key);
+  return 1;
+}
+
+/* One clear block, in one write so that threads do not mix. */
+static void print(const char *kind, const char *name, const char *error, const char *traceback,
+                  const char *where) {
+  const char *rest = traceback ? traceback : "";
+  size_t size = strlen(error) + strlen(rest) + 512;
+  char *text = malloc(size);
+  if (!text) return;
+  int n = snprintf(text, size, "moonloop: error in %s%s%s%.200s, and nobody asked for it:\n%s%s%s\n", kind,
+                   name ? " " : "", name ? name : "", where ? where : "", error, *rest ? "\n" : "",
+                   rest);
+  if (n > 0) fwrite(text, 1, (size_t)n < size ? (size_t)n : size - 1, stderr);
+  free(text);
+}
+
+/* Stack: error, info. Calls the handler if there is one. */
+static int call_handler(lua_State *L) {
+  push_handler(L, lml_state_of(L));
+  if (lua_isnil(L, -1)) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  lua_insert(L, 1);
+  lua_call(L, 2, 0);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static void set_string(lua_State *L, const char *key, const char *value) {
+  if (!value) return;
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, key);
+}
+
+/* Stack: error, then light strings: kind, name, traceback, where. */
+static int report(lua_State *L) {
+  const char *kind = lua_touserdata(L, 2), *name = lua_touserdata(L, 3);
+  const char *traceback = lua_touserdata(L, 4), *where = lua_touserdata(L, 5);
+  lua_settop(L, 1);
+  lua_pushcfunction(L, call_handler);
+  lua_pushvalue(L, 1);
+  lua_createtable(L, 0, 4);
+  set_string(L, "kind", kind);
+  set_string(L, "name", name);
+  set_string(L, "traceback", traceback);
+  set_string(L, "submitted_at", where);
+  int status = lua_pcall(L, 2, 1, 0);
+  if (status == LUA_OK && lua_toboolean(L, -1)) return 0;
+  if (status != LUA_OK) print("the on_error handler", NULL, luaL_tolstring(L, -1, NULL), NULL, NULL);
+  print(kind, name, luaL_tolstring(L, 1, NULL), traceback, NULL);
+  return 0;
+}
+
+void lml_report(lua_State *L, lml_state *S, const char *kind, const char *name,
+                const char *traceback, const char *where) {
+  lml_job *job = S->current; /* a report is in no job: its handler must not wait */
+  lua_State *running = S->running;
+  S->current = NULL;
+  if (!lua_checkstack(L, LUA_MINSTACK)) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_pushcfunction(L, report);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, (void *)kind);
+  lua_pushlightuserdata(L, (void *)name);
+  lua_pushlightuserdata(L, (void *)traceback);
+  lua_pushlightuserdata(L, (void *)where);
+  if (lua_pcall(L, 5, 0, 0) != LUA_OK) {
+    const char *text = lua_tostring(L, -1);
+    print(kind, name, text ? text : "(an error that cannot be shown)", traceback, NULL);
+    lua_pop(L, 1);
+  }
+  S->current = job;
+  S->running = running;
+}
+
+/* ---- failures of shared futures, as their last holder lets go ---- */
+
+static int push_failure(lua_State *L) {
+  const mli_future *f = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  if (!f->outcome)
+    lua_pushstring(L, ml_status_name(f->status));
+  else if (lml_decode(L, f->outcome) < 1)
+    lua_pushnil(L);
+  return 1;
+}
+
+static void unobserved(mli_future *f) {
+  const char *name = NULL;
+  char where[MLI_WHERE_MAX + 16] = "";
+  if (f->object.type == &mli_task_type) {
+    mli_task *task = mli_container(f, mli_task, future);
+    if (task->name[0]) name = task->name;
+    if (task->line) snprintf(where, sizeof where, "%s:%u", task->where, task->line);
+  }
+  lml_state *S = lml_thread_state;
+  lua_State *L = S ? S->gc ? S->gc : S->from ? S->from : S->L : NULL;
+  if (!L || !lua_checkstack(L, LUA_MINSTACK)) {
+    print("a job", name, "(no Lua state on this thread can show the error)", f->traceback, NULL);
+    return;
+  }
+  lua_pushcfunction(L, push_failure);
+  lua_pushlightuserdata(L, f);
+  lua_pcall(L, 1, 1, 0); /* its failure is as good as the error */
+  lml_report(L, S, "job", name, f->traceback, where[0] ? where : NULL);
+}
+
+void lml_report_open(void) { mli_future_unobserved = unobserved; }

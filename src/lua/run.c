@@ -1,0 +1,132 @@
+/*
+** run.c: `ml.run`: a loop on the calling thread, in the calling state, for as
+** long as its main job and what that leaves behind take.
+*/
+#include <errno.h>
+#include <string.h>
+#include "state.h"
+
+#define SIGNAL_SLICE (100 * MLI_MILLISECOND)
+
+typedef struct run {
+  lml_state *S;
+  lua_State *L;
+  lml_future *main;
+  lua_Hook hooks[2]; /* of L and of the main thread, before: a signal changes them */
+  mli_timer look;    /* looks for that change */
+  bool interrupted, ending;
+} run;
+
+static void look(mli_timer *timer) {
+  run *r = mli_container(timer, run, look);
+  lua_State *states[2] = { r->L, r->S->L };
+  for (int i = 0; i < 2 && !r->interrupted; i++) {
+    lua_Hook hook = lua_gethook(states[i]);
+    if (!hook || hook == r->hooks[i]) continue;
+    lua_sethook(states[0], NULL, 0, 0);
+    lua_sethook(states[1], NULL, 0, 0);
+    r->interrupted = true;
+    mli_future_cancel(lml_future_core(r->main), NULL);
+  }
+  mli_loop_timer_start(r->S->loop, timer, mli_now() + SIGNAL_SLICE);
+}
+
+static bool run_turn(mli_loop *loop) {
+  run *r = loop->user;
+  lml_state *S = r->S;
+  bool more = lml_turn(S);
+  if (!r->ending && mli_future_settled(lml_future_core(r->main))) {
+    r->ending = true;
+    lml_cancel_jobs(S, 0);
+    more = true;
+  }
+  if (r->ending && S->job_count == 0 && !more) mli_loop_stop(loop);
+  return more;
+}
+
+static const mli_loop_hooks run_hooks = { run_turn };
+
+/* The main job, with the loop's first timer: the wheel is set by then. */
+static int begin(lua_State *L) {
+  lml_state *S = lml_state_of(L);
+  lml_job *job = lml_job_spawn(L, S, lua_gettop(L) - 1);
+  job->home = job->id;
+  return 1;
+}
+
+/* run_loop(f, ...): runs f as the main job of a loop on this thread. */
+static int l_run_loop(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (S->loop || mli_loop_self())
+    return luaL_error(L, "run: a loop runs on this thread already, and its callbacks cannot wait");
+  run r = { .S = S, .L = L, .hooks = { lua_gethook(L), lua_gethook(S->L) }, .look.fire = look };
+  mli_loop *loop;
+  ml_status status = mli_loop_new(&loop, &run_hooks, &r);
+  if (status != ML_OK)
+    return luaL_error(L, "cannot make a loop: %s",
+                      status == ML_MEMORY ? "not enough memory" : strerror(errno));
+  lml_state *outer = lml_thread_state;
+  lml_thread_state = S;
+  S->loop = loop;
+  S->from = L;
+  lua_pushcfunction(L, begin);
+  lua_insert(L, 1);
+  bool begun = lua_pcall(L, lua_gettop(L) - 1, 1, 0) == LUA_OK;
+  if (begun) {
+    r.main = lua_touserdata(L, 1);
+    lml_inbox_attach(S->inbox, loop);
+    mli_loop_timer_start(loop, &r.look, mli_now() + SIGNAL_SLICE);
+    mli_loop_run(loop);
+    lml_inbox_attach(S->inbox, NULL);
+  }
+  S->loop = NULL;
+  S->from = NULL;
+  lml_thread_state = outer;
+  mli_release(loop);
+  if (!begun) return lua_error(L);
+  if (r.interrupted) {
+    mli_future_observe(lml_future_core(r.main));
+    return luaL_error(L, "interrupted!");
+  }
+  return lml_future_push(L, S, 1);
+}
+
+/* ---- a run inside a job: its jobs are those that it and they spawn ---- */
+
+/* spawn_main(f, ...): a job that others can belong to; its future. */
+static int l_spawn_main(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_job *job = lml_job_spawn(L, S, lua_gettop(L) - 1);
+  job->home = job->id;
+  lua_pushinteger(L, (lua_Integer)job->id);
+  return 2;
+}
+
+/* jobs_of(id): the futures of the jobs that belong to the main job `id`. */
+static int l_jobs_of(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  uint64_t home = (uint64_t)luaL_checkinteger(L, 1);
+  lua_Integer n = 0;
+  lua_newtable(L);
+  for (lml_job *job = S->jobs; job; job = job->next) {
+    if (job->home != home || job->task) continue;
+    lml_job_push_future(L, job);
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
+/* has_loop(): whether jobs can be spawned in this state now. */
+static int l_has_loop(lua_State *L) {
+  lua_pushboolean(L, lml_upstate(L)->loop != NULL);
+  return 1;
+}
+
+void lml_run_open(lua_State *L) {
+  static const luaL_Reg functions[] = {
+    { "run_loop", l_run_loop }, { "spawn_main", l_spawn_main }, { "jobs_of", l_jobs_of },
+    { "has_loop", l_has_loop }, { NULL, NULL },
+  };
+  lml_setfuncs(L, functions);
+}

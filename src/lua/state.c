@@ -1,0 +1,250 @@
+/*
+** state.c: the record of a Lua state: made when moonloop is opened in it, gone
+** with lua_close. Its memory is a userdata's, so that finalizers that run later
+** still find it, closed.
+*/
+#include "state.h"
+
+#include <lualib.h>
+#include <stdlib.h>
+#include <string.h>
+#include "crossing.h"
+#include "embedded.h"
+#include "slab.h"
+
+static const char state_key;    /* registry: the record */
+static const char sentinel_key; /* registry: what is finalized first */
+
+lml_state *lml_state_of(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  lml_state *S = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (mli_unlikely(!S)) luaL_error(L, "moonloop is not open in this Lua state: require \"moonloop\"");
+  return S;
+}
+
+void lml_setfuncs(lua_State *L, const luaL_Reg *functions) {
+  lua_pushlightuserdata(L, lml_state_of(L));
+  luaL_setfuncs(L, functions, 1);
+}
+
+static void free_memory(lml_state *S) {
+  while (S->job_chunks) {
+    void *chunk = S->job_chunks;
+    S->job_chunks = *(void **)chunk;
+    free(chunk);
+  }
+  free(S->idle);
+  free(S->free_slots);
+  free(S->chunks);
+  free(S->joined);
+  S->idle = NULL;
+  S->free_slots = NULL;
+  S->chunks = NULL;
+  S->joined = NULL;
+  S->idle_count = S->idle_room = S->free_slot_count = S->free_slot_room = 0;
+  S->chunk_count = S->chunk_room = 0;
+  S->free_jobs = NULL;
+}
+
+/* lua_close has come to our oldest object: nothing of ours is used after it. */
+static int state_gc(lua_State *L) {
+  lml_state *S = lua_touserdata(L, 1);
+  S->closed = true;
+  if (S->inbox) {
+    lml_inbox_close(S->inbox);
+    lml_inbox_release(S->inbox);
+    S->inbox = NULL;
+  }
+  free_memory(S);
+  if (lml_thread_state == S) lml_thread_state = NULL;
+  return 0;
+}
+
+/* The state closes: this runs before the finalizers of the executors that were
+** made in it, since it is younger than they are. */
+static int sentinel_gc(lua_State *L) {
+  bool *live = lua_touserdata(L, 1);
+  if (!*live) return 0;
+  lml_state *S = lml_state_of(L);
+  if (S->closed) return 0;
+  lml_executors_close(L, S);
+  if (!S->worker) lml_host_leave(S);
+  S->closed = true;
+  return 0;
+}
+
+void lml_state_renew_sentinel(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &sentinel_key) == LUA_TUSERDATA)
+    *(bool *)lua_touserdata(L, -1) = false;
+  lua_pop(L, 1);
+  bool *live = lua_newuserdatauv(L, sizeof *live, 0);
+  *live = true;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, sentinel_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &sentinel_key);
+}
+
+static lua_CFunction base_function(lua_State *L, const char *name) {
+  lua_getglobal(L, name);
+  lua_CFunction f = lua_tocfunction(L, -1);
+  lua_pop(L, 1);
+  return f;
+}
+
+lml_state *lml_state_open(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  lml_state *S = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (S) return S;
+  luaL_checkversion(L);
+  S = lua_newuserdatauv(L, sizeof *S, 0);
+  memset(S, 0, sizeof *S);
+  S->ready_last = &S->ready;
+  S->deferred_last = &S->deferred;
+  S->count = &S->counts;
+  S->task_error = LUA_NOREF;
+  S->handler_version = 0;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  S->L = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  S->inbox = lml_inbox_new();
+  if (!S->inbox) luaL_error(L, "not enough memory");
+  lml_inbox_own(S->inbox, S);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, state_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+  lml_state_renew_sentinel(L);
+  S->yieldable[0] = base_function(L, "pcall");
+  S->yieldable[1] = base_function(L, "xpcall");
+  lml_crossing_open(L);
+  lml_coroutine_open(L, S);
+  if (mli_worker_self())
+    S->worker = mli_worker_self();
+  else
+    lml_host_enter();
+  return S;
+}
+
+/* ---- the module ---- */
+
+static const char modules_key[] = "moonloop.modules"; /* registry: name -> module */
+
+/* Runs an embedded Lua file with the values on top of the stack as arguments;
+** pushes what it returns. */
+static void run_embedded(lua_State *L, const struct lml_embedded *e, int nargs) {
+  lua_pushfstring(L, "@moonloop/%s.lua", strcmp(e->name, "moonloop") == 0 ? "init" : e->name + 9);
+  if (luaL_loadbufferx(L, e->source, e->size, lua_tostring(L, -1), "t") != LUA_OK) lua_error(L);
+  lua_remove(L, -2);
+  lua_insert(L, -nargs - 1);
+  lua_call(L, nargs, 1);
+}
+
+/* The loader of an embedded module. Upvalue: its lml_embedded. One instance per
+** state, even if package.loaded forgets it. */
+static int load_embedded(lua_State *L) {
+  const struct lml_embedded *e = lua_touserdata(L, lua_upvalueindex(1));
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, modules_key);
+  if (lua_getfield(L, -1, e->name) != LUA_TNIL) return 1;
+  lua_pop(L, 1);
+  lua_pushstring(L, e->name);
+  run_embedded(L, e, 1);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, e->name);
+  return 1;
+}
+
+static void open_core(lua_State *L) {
+  lua_newtable(L);
+  lml_error_open(L);
+  lml_future_open(L);
+  lml_job_open(L);
+  lml_await_open(L);
+  lml_waitset_open(L);
+  lml_executor_open(L);
+  lml_run_open(L);
+  lml_promise_open(L);
+  lml_scope_open(L);
+}
+
+static int load_core(lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, modules_key);
+  lua_getfield(L, -1, "moonloop.core");
+  return 1;
+}
+
+/* C parts of other modules, found by `require`. */
+int luaopen_moonloop_http_core(lua_State *L);
+int luaopen_moonloop_tcp_core(lua_State *L);
+
+void lml_open(lua_State *L) {
+  lml_state_open(L);
+  luaL_checkstack(L, 12, NULL);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, modules_key);
+  if (lua_getfield(L, -1, "moonloop") == LUA_TNIL) {
+    lua_pop(L, 1);
+    open_core(L);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "moonloop.core");
+    for (const struct lml_embedded *e = lml_embedded; e->name; e++)
+      if (strcmp(e->name, "moonloop") == 0) run_embedded(L, e, 1);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "moonloop");
+  }
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  for (const struct lml_embedded *e = lml_embedded; e->name; e++) {
+    if (strcmp(e->name, "moonloop") == 0) continue;
+    lua_pushlightuserdata(L, (void *)e);
+    lua_pushcclosure(L, load_embedded, 1);
+    lua_setfield(L, -2, e->name);
+  }
+  lua_pushcfunction(L, load_core);
+  lua_setfield(L, -2, "moonloop.core");
+  lua_pushcfunction(L, luaopen_moonloop_http_core);
+  lua_setfield(L, -2, "moonloop.http.core");
+  lua_pushcfunction(L, luaopen_moonloop_tcp_core);
+  lua_setfield(L, -2, "moonloop.tcp.core");
+  lua_pop(L, 1);
+  lua_remove(L, -2);
+}
+
+ML_API int luaopen_moonloop(lua_State *L);
+
+int luaopen_moonloop(lua_State *L) {
+  lml_open(L);
+  return 1;
+}
+
+/* ---- states of our own ---- */
+
+static int panic(lua_State *L) {
+  (void)L;
+  return 0; /* every call is protected: not reached but by a fault of ours */
+}
+
+lua_State *lml_state_new(void) {
+  lml_slab *slab = lml_slab_new();
+  if (!slab) return NULL;
+  lua_State *L = lua_newstate(lml_slab_alloc, slab);
+  if (!L) {
+    lml_slab_free(slab);
+    return NULL;
+  }
+  lua_atpanic(L, panic);
+  lua_gc(L, LUA_GCINC, 200, 40, 8); /* short steps: a loop must not stop for long */
+#ifdef LML_GC_STRESS
+  lua_gc(L, LUA_GCINC, 100, 1000, 5);
+#endif
+  return L;
+}
+
+void lml_state_free(lua_State *L) {
+  void *slab;
+  lua_getallocf(L, &slab);
+  lua_close(L);
+  lml_slab_free(slab);
+}

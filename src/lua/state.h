@@ -1,0 +1,329 @@
+/*
+** state.h: the record of a Lua state, its jobs and its waits. Internal to
+** src/lua. Everything here belongs to the state's thread unless it is marked.
+*/
+#ifndef LML_STATE_H
+#define LML_STATE_H
+
+#include "core/executor.h"
+#include "lml.h"
+
+typedef struct lml_job lml_job;
+typedef struct lml_await lml_await;
+typedef struct lml_inbox lml_inbox;
+
+/* ---- waits (await.c) ---- */
+
+/*
+** One wait: of a job, or of the thread of a sync state.
+**
+**   begun --[lml_await_park]--> parked --[lml_await_wake]--> woken --> k runs
+**
+** W1  The source wakes a wait exactly once: when what was waited for has come,
+**     or after `abort`, when it is sure that it will not come.
+** W2  A deadline or a cancel only calls `abort`, once; it never wakes by itself.
+** W3  Parked jobs are resumed by their loop's turn only.
+*/
+struct lml_await {
+  union {
+    mli_waker waker;     /* when the source is an operation or a primitive */
+    mli_watcher watcher; /* when it is a future */
+  };
+  mli_node node;      /* a wake from another thread, on its way */
+  mli_timer timer;    /* the deadline of a job's wait */
+  lml_job *job;       /* NULL: a sync wait */
+  void (*abort)(lml_await *a); /* asks the source to wake it soon */
+  void *source;
+  lua_KFunction done; /* of an operation: what runs after its end */
+  const char *what;   /* static: "future", "sleep" */
+  uint64_t since;     /* ns */
+  atomic_bool woken;  /* [A] */
+  bool parked;
+  bool aborted;       /* the source gave up for us: nothing was taken */
+  uint8_t why;        /* once `abort` was called: LML_DEADLINE, LML_CANCEL, LML_INTERRUPT */
+};
+
+enum { LML_DEADLINE = 1, LML_CANCEL, LML_INTERRUPT };
+
+/* A wait of a sync state; they nest when a callback waits. */
+typedef struct lml_sync_wait {
+  lml_await await;
+  mli_parker *parker;
+  struct lml_sync_wait *outer;
+} lml_sync_wait;
+
+/* Checks that the caller may wait here and returns a wait to fill. Raises: in a
+** cancelled job, where Lua cannot yield, on a loop's thread outside a job. */
+lml_await *lml_await_begin(lua_State *L, lml_state *S, const char *what);
+/* Waits until woken, then returns k(L, LUA_YIELD, ctx), which must call
+** lml_await_end first. Fill `abort` and `source` before. */
+int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, lua_KFunction k,
+                   lua_KContext ctx);
+/* Ends the wait: ML_OK or ML_TIMEOUT; raises if the waiter was cancelled or
+** interrupted. */
+ml_status lml_await_end(lua_State *L, lml_state *S);
+/* The source, on any thread: see W1. */
+void lml_await_wake(lml_await *a, bool aborted);
+/* The `wake` of a waker that is a wait's. */
+void lml_await_woken(mli_waker *waker);
+/* Waits for the future of the handle at `index`, then runs k. */
+int lml_await_future(lua_State *L, lml_state *S, int index, uint64_t deadline, lua_KFunction k,
+                     lua_KContext ctx);
+/* The thread's own work between waits: callbacks that came for a sync state. */
+void lml_poll(lua_State *L, lml_state *S);
+/* The job lets others run. k must call lml_await_end. Job only. */
+int lml_yield_turn(lua_State *L, lml_state *S, lua_KFunction k, lua_KContext ctx);
+
+/* ---- jobs (job.c) ---- */
+
+/* A future's handle. A job that was spawned on this loop keeps its future right
+** here, unshared, until the handle crosses to another state. */
+typedef struct lml_future {
+  lml_handle handle; /* &local.object, or a shared future's object */
+  lml_job *job;      /* the local job that will settle it; NULL after that */
+  int values;        /* results kept in the user value; -1: not read here yet */
+  mli_future local;
+} lml_future;
+
+static inline mli_future *lml_future_core(const lml_future *u) {
+  return mli_container(u->handle.object, mli_future, object);
+}
+static inline bool lml_future_is_local(const lml_future *u) {
+  return u->handle.object == &u->local.object;
+}
+
+/* A scope of cancellation. Each job has a root; others nest in it. */
+typedef struct lml_scope lml_scope;
+struct lml_scope {
+  lml_scope *parent;   /* NULL: a job's root */
+  uint64_t since;      /* when it was cancelled, ns; 0: it was not */
+  int error;           /* registry reference of its error value, or LUA_NOREF */
+  uint8_t deliveries;  /* how often the cancel was raised */
+  bool shielded;       /* a cancel of its parents does not reach in */
+  bool timed_out;      /* it was its deadline that cancelled it */
+};
+
+/* What few jobs have. */
+typedef struct lml_info {
+  char *name;
+  char *traceback;  /* of the failure */
+  char *joined;     /* traceback of the failed job whose error was raised here last */
+  const void *joined_error; /* that error's identity */
+  mli_timer deadline;       /* of `timeout=` */
+  lml_job *job;
+} lml_info;
+
+/*
+** A job: a coroutine on this loop.
+**
+**   READY --turn--> RUNNING --park--> PARKED --wake--> READY ...
+**                      |__ends: its future settles, its coroutine is recycled
+*/
+struct lml_job {
+  lml_job *ready_next;
+  lml_job *next, **link; /* in its state's list of jobs */
+  lml_state *S;
+  lua_State *co;         /* a task's: NULL before its first turn */
+  lml_future *fut;       /* the value at index 1 of `co`; NULL: a task, not asked for here */
+  mli_task *task;        /* it was submitted; NULL: it was spawned here */
+  lml_scope *scope, root;
+  lml_info *info;        /* NULL until needed */
+  mli_message *outcome;  /* encoded, when another state wants it */
+  uint64_t id, parent;   /* parent: the spawning job's id, or 0 */
+  uint64_t home;         /* the id of the main job of the `run` it belongs to, or 0 */
+  unsigned slot;         /* where `co` is anchored */
+  uint32_t chunk, line;  /* where it was spawned: see lml_chunk_name */
+  bool ready, kill, started, failed;
+  lml_await await;
+};
+
+/* Spawns the function and `nargs` arguments on top of the stack of L as a job of
+** this state's loop; pops them and pushes the future. Raises on lack of memory. */
+lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs);
+void lml_job_ready(lml_job *job);
+/* Cancels it: see "cancel" in job.c. The job's thread only. */
+void lml_job_cancel(lml_job *job);
+/* Cancels the jobs that belong to the main job `home`; 0: all. */
+void lml_cancel_jobs(lml_state *S, uint64_t home);
+lml_info *lml_job_info(lml_job *job); /* NULL: out of memory */
+const char *lml_job_name(lml_job *job, char *buffer, size_t size);
+const char *lml_chunk_name(lml_state *S, uint32_t chunk);
+/* The nearest cancelled scope that reaches the job, or NULL. */
+lml_scope *lml_job_cancelled(const lml_job *job);
+/* Pushes the error of a job's own cancel, with the future's reason. */
+void lml_push_cancel_error(lua_State *L, const mli_future *f, const char *who);
+/* Raises the scope's cancel; never returns. */
+int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope);
+/* Pushes the future of a spawned job. */
+void lml_job_push_future(lua_State *L, lml_job *job);
+/* A bounded share of the ready jobs; true: there are more. */
+bool lml_turn(lml_state *S);
+void lml_task_start(lml_state *S, mli_task *task);
+void lml_task_drop(lml_state *S, mli_task *task); /* it was cancelled in the queue */
+/* Describes the caller of the running C function: "file.lua:12". */
+void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line);
+/* The message handler of every job: keeps the traceback, makes nil an error. */
+int lml_message_handler(lua_State *L);
+/* Pushes what a job argument at the top stands for: turns "module:function" into
+** the function. Raises if it cannot be found. */
+void lml_resolve(lua_State *L, int index);
+
+/* ---- the state (state.c) ---- */
+
+typedef struct lml_coroutine {
+  lua_State *co;
+  unsigned slot;
+} lml_coroutine;
+
+typedef struct lml_resume { /* a coroutine that was resumed from another */
+  struct lml_resume *outer;
+  lua_State *from;
+} lml_resume;
+
+#define LML_MAX_TYPES 24
+
+struct lml_state {
+  lua_State *L;        /* its main thread */
+  bool closed;         /* lua_close has come to us: everything raises */
+  /* Its loop, and what runs there. NULL: a sync state (now). */
+  mli_loop *loop;
+  lua_State *from;     /* who runs the loop */
+  lua_State *gc;       /* who runs a finalizer of ours; NULL: none */
+  lml_job *current;    /* the running job; NULL: outside of jobs */
+  lua_State *running;  /* the innermost coroutine that we resumed */
+  lml_resume *frames;  /* the resumes between the job and `running` */
+  unsigned closing;    /* coroutines being closed: no wait may begin */
+  bool in_wait;        /* the yield under way is a wait's */
+  bool in_turn;
+  lml_job *turning;    /* the job that this turn is about */
+  lml_job *ready, **ready_last;
+  lml_job *jobs;
+  size_t job_count;
+  uint64_t next_id;
+  lml_job *free_jobs;
+  void *job_chunks;
+  lml_coroutine *idle; /* recycled coroutines */
+  size_t idle_count, idle_room;
+  unsigned slots;      /* coroutines anchored so far */
+  unsigned *free_slots;
+  size_t free_slot_count, free_slot_room;
+  /* Names of chunks in which jobs were spawned. */
+  struct lml_chunk {
+    const char *source;
+    char name[64];
+  } *chunks;
+  uint32_t chunk_count, chunk_room;
+  /* The executor whose worker this state is; NULL: a state of the host. */
+  mli_worker *worker;
+  mli_counts counts, *count; /* of jobs: `count` is the worker's, or our own */
+  mli_task *task;      /* a pool worker: what it runs */
+  atomic_bool task_cancelled; /* [A] */
+  int task_error;      /* registry reference of its cancel's error, or LUA_NOREF */
+  bool broken;         /* init failed: the error is in the registry */
+  bool init_settled;   /* it has just ended */
+  mli_watcher init_watcher;
+  struct owned *owned; /* executors that this state made */
+  bool starting;       /* init has not ended: tasks wait in `deferred` */
+  mli_node *deferred, **deferred_last;
+  /* Waits of a sync state. */
+  lml_sync_wait *sync, sync_first;
+  lml_inbox *inbox;
+  char *joined;        /* as in lml_info, for a sync state */
+  const void *joined_error;
+  /* Handles. */
+  struct lml_type {
+    const mli_type *type;
+    const void *metatable;
+    int ref;
+  } types[LML_MAX_TYPES];
+  unsigned type_count;
+  const void *local_future; /* the metatable of local futures: no __gc */
+  int local_future_ref;
+  lua_CFunction yieldable[4]; /* C functions of Lua that a wait passes through */
+  unsigned handler_version; /* of the on_error handler kept in the registry */
+};
+
+/* Makes the record of L, or returns the one it has. */
+lml_state *lml_state_open(lua_State *L);
+/* Opens moonloop in L: what luaopen_moonloop does. Leaves the module on the stack. */
+void lml_open(lua_State *L);
+/* A new state for a worker of an executor. NULL: out of memory. */
+lua_State *lml_state_new(void);
+void lml_state_free(lua_State *L);
+/* An executor was made in L: it is to be shut down before it is finalized. */
+void lml_state_renew_sentinel(lua_State *L);
+
+/* The state that the calling thread runs now, for reports; may be NULL. */
+extern _Thread_local lml_state *lml_thread_state;
+
+/* ---- callbacks from other threads (inbox.c) ---- */
+
+typedef struct lml_letter lml_letter;
+struct lml_letter {
+  lml_letter *next;
+  void (*deliver)(lua_State *L, lml_state *S, lml_letter *letter); /* may raise: it is reported */
+  void (*drop)(lml_letter *letter); /* frees it: after delivery, or when the state is gone */
+};
+
+lml_inbox *lml_inbox_new(void);
+lml_inbox *lml_inbox_retain(lml_inbox *inbox);
+void lml_inbox_release(lml_inbox *inbox);
+/* Any thread. Takes over the letter; drops it if the state is gone. */
+void lml_inbox_post(lml_inbox *inbox, lml_letter *letter);
+/* The state's thread. True: something was delivered. */
+bool lml_inbox_deliver(lua_State *L, lml_state *S);
+void lml_inbox_attach(lml_inbox *inbox, mli_loop *loop); /* NULL: sync again */
+void lml_inbox_own(lml_inbox *inbox, lml_state *S);
+void lml_inbox_close(lml_inbox *inbox);
+mli_parker *lml_inbox_parker(lml_inbox *inbox);
+
+/* ---- reports (report.c) ---- */
+
+void lml_report_open(void); /* once per process */
+/* Reports the error value on top of the stack; pops it. `traceback` may be NULL. */
+void lml_report(lua_State *L, lml_state *S, const char *kind, const char *name,
+                const char *traceback, const char *where);
+int lml_on_error(lua_State *L);
+
+/* ---- parts of the module ---- */
+
+void lml_coroutine_open(lua_State *L, lml_state *S);
+/* From now on `co` counts as inside a wait: only the loop may resume it. */
+void lml_coroutine_mark(lua_State *L, lua_State *co, bool waiting);
+void lml_future_open(lua_State *L);   /* each leaves its functions in the table on top */
+void lml_job_open(lua_State *L);
+void lml_await_open(lua_State *L);
+void lml_waitset_open(lua_State *L);
+void lml_executor_open(lua_State *L);
+void lml_run_open(lua_State *L);
+void lml_error_open(lua_State *L);
+void lml_promise_open(lua_State *L);
+void lml_scope_open(lua_State *L);
+
+/* Pushes the values or raises the error of a settled future. */
+int lml_future_push(lua_State *L, lml_state *S, int index);
+/* Pushes the error value of a settled future that did not finish. */
+void lml_future_push_error(lua_State *L, lml_state *S, int index);
+/* Turns a local future into a shared one. Raises on lack of memory. */
+mli_future *lml_future_share(lua_State *L, lml_state *S, int index);
+/* How a local future asks its job to stop. */
+void lml_local_cancel(mli_future *f);
+/* Gives the local future at index 1 of `co` a finalizer: it has failed. */
+void lml_future_track(lua_State *co, lml_state *S);
+lml_future *lml_future_check(lua_State *L, lml_state *S, int arg);
+lml_future *lml_future_test(lua_State *L, lml_state *S, int index);
+/* Pushes a new handle of a shared future, whose reference it takes over. */
+void lml_future_wrap(lua_State *L, lml_state *S, mli_future *f);
+
+/* ---- executors (executor.c) ---- */
+
+/* The default executor, made if need be. Borrowed; raises. */
+mli_executor *lml_default_executor(lua_State *L);
+mli_executor *lml_executor_check(lua_State *L, int arg);
+/* The states of the host come and go: with the last one go the defaults. */
+void lml_host_enter(void);
+void lml_host_leave(lml_state *S);
+/* Shuts down what this state made. */
+void lml_executors_close(lua_State *L, lml_state *S);
+
+#endif
