@@ -76,15 +76,18 @@ static void task_done(mli_worker *w, mli_task *task) {
 
 void mli_task_settle(mli_worker *w, mli_task *task, mli_state state, mli_message *outcome,
                      char *traceback, ml_status status) {
+  /* Counted first: who sees the outcome sees the counts. Only a cancel in the queue
+  ** has settled it before. */
+  if (status != ML_OK) state = MLI_FAILED;
+  if (mli_future_settled(&task->future)) state = MLI_STOPPED;
+  mli_count(state == MLI_FINISHED ? &w->counts.finished
+            : state == MLI_FAILED ? &w->counts.failed
+                                  : &w->counts.cancelled,
+            1);
   if (status != ML_OK)
     mli_future_fail(&task->future, status);
   else
     mli_future_settle(&task->future, state, outcome, traceback);
-  switch (mli_future_state(&task->future)) {
-  case MLI_FINISHED: mli_count(&w->counts.finished, 1); break;
-  case MLI_FAILED: mli_count(&w->counts.failed, 1); break;
-  default: mli_count(&w->counts.cancelled, 1); break;
-  }
   task_done(w, task);
 }
 

@@ -155,6 +155,7 @@ static int decode_outcome(lua_State *L) {
 ** rebuilt here gives this state an error instead: returns false. */
 static bool read_outcome(lua_State *L, int index, lml_future *u) {
   mli_future *f = lml_future_core(u);
+  if (!f->outcome) u->values = u->values < 0 ? 0 : u->values; /* a future of the core: no values */
   if (u->values >= 0) return true;
   int top = lua_gettop(L);
   luaL_checkstack(L, 6, NULL);
