@@ -88,6 +88,7 @@ describe("a fault", function()
         error(setmetatable({}, { __tostring = function() error "tostring broke" end }))
       end)
     end
+    h.eventually(function() h.collect() return log:count() == 1 end)
     assert.is_table((log:entry(1)))
     assert.equal("alive", alive())
   end)
@@ -134,9 +135,13 @@ end)
 describe("misuse", function()
   it("of a method on something else names what was expected", function()
     local ex <close> = ml.AsyncExecutor{}
-    for _, name in ipairs{ "submit", "try_submit", "map", "shutdown", "stats", "jobs" } do
+    for _, name in ipairs{ "shutdown", "stats", "jobs" } do
       h.misuse("executor", function() ex[name]({}) end)
       h.misuse("executor", function() ex[name]() end)
+    end
+    for _, name in ipairs{ "submit", "try_submit", "map", "sync_to_async" } do
+      h.misuse("executor", function() ex[name]({}, print, {}) end)
+      h.misuse("executor", function() ex[name](nil, print, {}) end)
     end
     local p = ml.promise()
     h.misuse("promise", function() p.set_result({}, 1) end)

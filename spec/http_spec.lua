@@ -29,8 +29,6 @@ end
 
 describe("moonloop.http", function()
   local srv
-  local lazy_setup, lazy_teardown = lazy_setup, lazy_teardown
-
   lazy_setup(function() srv = nginx.start{ http2 = true } end)
   lazy_teardown(function() srv:stop() end)
 
@@ -228,7 +226,15 @@ describe("moonloop.http", function()
     it("trusts what SSL_CERT_FILE names, and multiplexes many at once on one connection", function()
       local out, code = h.run_script([[
         local ml, http = require "moonloop", require "moonloop.http"
+        local function connections() -- to the server's port, of anybody
+          local n, port = 0, ("%04X"):format(arg[1]:match ":(%d+)/")
+          for line in io.lines "/proc/net/tcp" do
+            if line:match "^%s*%d+: %x+:%x+ %x+:(%x+) 01 " == port then n = n + 1 end
+          end
+          return n
+        end
         ml.run(function()
+          local before = connections()
           local futures = {}
           for i = 1, 100 do futures[i] = ml.spawn(http.get, arg[1]) end
           for i = 1, 100 do
@@ -236,11 +242,10 @@ describe("moonloop.http", function()
             if not res then print(err.message) os.exit(1) end
             assert(res.http_version == "2" and #res.body == 10240)
           end
-          local fds = io.popen "ls -l /proc/$PPID/fd | grep -c socket:"
-          print(fds:read "a")
+          print(connections() - before)
         end)]], { srv.https_url .. "/10k", env = { SSL_CERT_FILE = srv.ca } })
       assert.equal(0, code, out)
-      assert.is_true(tonumber(out) <= 8, out) -- two pairs of libcurl's own, and the connection
+      assert.equal("1\n", out)
     end)
   end)
 
@@ -253,7 +258,6 @@ describe("moonloop.http", function()
       assert.equal(err.message, tostring(err))
       assert.equal("string", type(err.detail))
       assert.equal("number", type(err.timings.total))
-      assert.equal(err, h.raised(assert, res, err))
     end)
 
     it("says what is wrong with a URL", function()
@@ -406,7 +410,7 @@ describe("moonloop.http", function()
   describe("connections", function()
     -- How many sockets this process has open.
     local function sockets()
-      local pipe <close> = io.popen "ls -l /proc/$PPID/fd | grep -c socket:"
+      local pipe <close> = io.popen "ls -l /proc/$PPID/fd 2>/dev/null | grep -c socket:"
       return tonumber(pipe:read "a")
     end
 
@@ -441,7 +445,7 @@ describe("moonloop.http", function()
             local start
             local job = ml.spawn(function()
               start = true
-              return http.get(url, { tls = { verify = false } })
+              return http.get(url, { tls = { verify = false }, http_version = "1.1" })
             end)
             ml.sleep(wait)
             local asked = ml.now()

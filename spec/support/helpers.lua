@@ -166,6 +166,12 @@ function h.fds()
   return tonumber((read_command "ls /proc/$PPID/fd | wc -l"))
 end
 
+-- Is this a build with AddressSanitizer or ThreadSanitizer?
+function h.sanitized()
+  local file <close> = assert(io.open "/proc/self/maps")
+  return file:read("a"):find "lib[at]san" ~= nil
+end
+
 -- Child processes -----------------------------------------------------------
 
 -- The interpreter of this process, so that a build with sanitizers tests itself.
@@ -179,7 +185,8 @@ local function quote(text)
 end
 
 -- Runs a script in a process of its own. The list part of `options` is its
--- arguments; `env` a table, `lua` the program ("moonloop"), `seconds` the bound.
+-- arguments; `env` a table, `lua` the program ("moonloop"), `seconds` the bound,
+-- `memory` a limit in KiB.
 -- Returns stdout and stderr together, and the exit code as a shell sees it.
 function h.run_script(code, options)
   options = options or {}
@@ -187,7 +194,7 @@ function h.run_script(code, options)
   local file = assert(io.open(path, "w"))
   file:write(code)
   file:close()
-  local words = { "env" }
+  local words = { options.memory and ("ulimit -v %d;"):format(options.memory) or "", "env" }
   for name, value in pairs(options.env or {}) do
     words[#words + 1] = name .. "=" .. quote(value)
   end

@@ -48,8 +48,9 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
     case CURLE_URL_MALFORMAT: return h->status / 100 == 3 ? "redirects" : "url";
     case CURLE_GOT_NOTHING:
     case CURLE_SEND_ERROR:
-    case CURLE_RECV_ERROR:
     case CURLE_PARTIAL_FILE: return "closed";
+    case CURLE_RECV_ERROR: /* libcurl 7.88 says so of malformed chunks too */
+      return h->detail && strstr(h->detail, "chunked-encoding") ? "protocol" : "closed";
     case CURLE_FILESIZE_EXCEEDED: return "too_large";
     case CURLE_WRITE_ERROR:
       if (h->broken == MLI_HTTP_BIG_BODY || h->broken == MLI_HTTP_BIG_HEAD) return "too_large";

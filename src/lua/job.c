@@ -195,6 +195,16 @@ const char *lml_job_name(lml_job *job, char *buffer, size_t size) {
   return buffer;
 }
 
+const char *lml_job_title(lml_job *job, char *buffer, size_t size) {
+  char name[64];
+  const char *given = lml_job_name(job, name, sizeof name);
+  if (given == name)
+    snprintf(buffer, size, "%s", name);
+  else
+    snprintf(buffer, size, "job '%s'", given);
+  return buffer;
+}
+
 /* ---- failure ---- */
 
 static void append(luaL_Buffer *b, const char *label, const char *text) {
@@ -218,12 +228,12 @@ static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
   if (joined && joined_error == lua_topointer(L, value)) {
     luaL_addstring(&b, joined);
     luaL_addstring(&b, "\nawaited by ");
-    luaL_addstring(&b, job ? lml_job_name(job, name, sizeof name) : "the calling thread");
+    luaL_addstring(&b, job ? lml_job_title(job, name, sizeof name) : "the calling thread");
     luaL_addstring(&b, "\n");
   }
   luaL_addstring(&b, lua_tostring(L, frames));
   if (job) {
-    append(&b, "\nin job ", lml_job_name(job, name, sizeof name));
+    append(&b, "\nin ", lml_job_title(job, name, sizeof name));
     uint32_t at = job->task ? job->task->line : job->line;
     if (at) {
       append(&b, job->task ? ", submitted at " : ", spawned at ",
@@ -458,9 +468,9 @@ int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope) {
   lml_job *job = S->current;
   if (scope->deliveries < UINT8_MAX) scope->deliveries++;
   if (scope->error == LUA_NOREF) {
-    char name[64];
+    char name[96];
     lml_push_cancel_error(L, job->task ? &job->task->future : lml_future_core(job->fut),
-                          lml_job_name(job, name, sizeof name));
+                          lml_job_title(job, name, sizeof name));
     scope->error = luaL_ref(L, LUA_REGISTRYINDEX);
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, scope->error);
@@ -531,8 +541,8 @@ static mli_state failure_state(lua_State *L, lml_job *job) {
   mli_message_free(job->outcome);
   job->outcome = NULL;
   if (!job->root.timed_out) return MLI_STOPPED;
-  char name[64];
-  lml_error_push(L, "timeout", "%s ran longer than its timeout", lml_job_name(job, name, sizeof name));
+  char name[96];
+  lml_error_push(L, "timeout", "%s ran longer than its timeout", lml_job_title(job, name, sizeof name));
   lua_xmove(L, co, 1);
   lua_replace(co, FIRST);
   return MLI_FAILED;

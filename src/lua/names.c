@@ -18,16 +18,20 @@ static const char *const base_functions[] = {
 static const char *const libraries[] = { "string", "table",     "math", "io",    "os",
                                          "utf8",   "coroutine", "debug", "package", NULL };
 
+/* Pushes an empty map. */
+static void push_map(lua_State *L) {
+  lua_newtable(L);                                          /* values */
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");                                  /* values mt k */
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);                                  /* values */
+}
+
 void lml_names_open(lua_State *L, lml_names *names) {
-  lua_newtable(L);                    /* values */
-  lua_createtable(L, 0, 1);           /* values mt */
-  lua_pushliteral(L, "k");            /* values mt k */
-  lua_setfield(L, -2, "__mode");      /* values mt */
-  lua_setmetatable(L, -2);            /* values */
+  push_map(L);
   names->values = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_newtable(L);                    /* list */
+  lua_newtable(L);
   names->list = luaL_ref(L, LUA_REGISTRYINDEX);
-  names->count = 0;
   names->signature = 0;
 }
 
@@ -59,9 +63,9 @@ static uint64_t signature(lua_State *L) {
 
 typedef struct builder {
   lua_State *L;
-  lml_names *names;
-  int values, list, globals;     /* where they are on the stack */
-  lua_Integer pass;              /* the first entry of this pass */
+  int values, list, globals; /* where they are on the stack */
+  lua_Integer count;         /* of entries */
+  lua_Integer pass;          /* the first entry of this pass */
 } builder;
 
 /* Whether (module, field) at `at` comes before the strings of entry `i`. Gives
@@ -92,7 +96,7 @@ static void add(builder *b, int value, int module, int field) {
   if (i) {
     if (i < b->pass || !comes_first(b, i, module, field)) return;
   } else {
-    i = ++b->names->count;
+    i = ++b->count;
     lua_pushvalue(L, value);
     lua_pushinteger(L, i);
     lua_rawset(L, b->values);
@@ -115,7 +119,7 @@ static void add_fields(builder *b, int module) {
 /* Adds all modules of a registered table, or the fields of all. */
 static void add_modules(builder *b, const char *registered, bool fields) {
   lua_State *L = b->L;
-  b->pass = b->names->count + 1;
+  b->pass = b->count + 1;
   if (push_registered(L, registered)) {                     /* modules */
     int modules = lua_gettop(L);
     for (lua_pushnil(L); lua_next(L, modules); lua_pop(L, 1)) { /* modules name value */
@@ -130,7 +134,7 @@ static void add_modules(builder *b, const char *registered, bool fields) {
 /* Adds what the fixed lists name: base functions, then the libraries' fields. */
 static void add_standard(builder *b) {
   lua_State *L = b->L;
-  b->pass = b->names->count + 1;
+  b->pass = b->count + 1;
   lua_pushliteral(L, LUA_GNAME);                            /* "_G" */
   int module = lua_gettop(L);
   for (const char *const *name = base_functions; *name; name++) {
@@ -155,27 +159,20 @@ static void add_standard(builder *b) {
 void lml_names_rebuild(lua_State *L, lml_names *names) {
   int top = lua_gettop(L);
   luaL_checkstack(L, LUA_MINSTACK, "no room to index the modules");
-  builder b = { L, names, top + 1, top + 2, top + 3, 1 };
-  lua_rawgeti(L, LUA_REGISTRYINDEX, names->values);         /* values */
+  builder b = { L, top + 1, top + 2, top + 3, 0, 1 };
+  uint64_t signed_before = signature(L);
+  push_map(L);                                              /* values */
   lua_newtable(L);                                          /* values list */
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);      /* values list globals */
-  names->signature = 0; /* if this raises, the next use starts again */
-  names->count = 0;
-  for (lua_pushnil(L); lua_next(L, b.values);) {            /* values list globals key value */
-    lua_pop(L, 1);
-    lua_pushvalue(L, -1);
-    lua_pushnil(L);
-    lua_rawset(L, b.values);
-  }
-  lua_pushvalue(L, b.list);
-  lua_rawseti(L, LUA_REGISTRYINDEX, names->list);
   add_modules(&b, LUA_LOADED_TABLE, false);
   add_modules(&b, LML_MODULES, false);
   add_standard(&b);
   add_modules(&b, LML_MODULES, true);
   add_modules(&b, LUA_LOADED_TABLE, true);
-  lua_settop(L, top);
-  names->signature = signature(L);
+  lua_settop(L, b.list);                                    /* values list */
+  lua_rawseti(L, LUA_REGISTRYINDEX, names->list);
+  lua_rawseti(L, LUA_REGISTRYINDEX, names->values);
+  names->signature = signed_before;
 }
 
 bool lml_names_refresh(lua_State *L, lml_names *names) {

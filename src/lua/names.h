@@ -22,7 +22,6 @@
 typedef struct lml_names {
   int values;         /* registry reference: value -> its entry, or false; weak keys */
   int list;           /* registry reference: module at 2i-1, field or false at 2i */
-  lua_Integer count;  /* of entries */
   uint64_t signature; /* of the loaded modules when the map was made */
 } lml_names;
 

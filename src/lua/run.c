@@ -17,8 +17,9 @@ typedef struct run {
   bool interrupted, ending;
 } run;
 
-static void look(mli_timer *timer) {
-  run *r = mli_container(timer, run, look);
+/* A signal's handler leaves a hook in the state, as lua.c's does on Ctrl-C: the
+** main job is cancelled for it. */
+static void check_interrupt(run *r) {
   lua_State *states[2] = { r->L, r->S->L };
   for (int i = 0; i < 2 && !r->interrupted; i++) {
     lua_Hook hook = lua_gethook(states[i]);
@@ -28,6 +29,11 @@ static void look(mli_timer *timer) {
     r->interrupted = true;
     mli_future_cancel(lml_future_core(r->main), NULL);
   }
+}
+
+static void look(mli_timer *timer) {
+  run *r = mli_container(timer, run, look);
+  check_interrupt(r);
   mli_loop_timer_start(r->S->loop, timer, mli_now() + SIGNAL_SLICE);
 }
 
@@ -35,6 +41,7 @@ static bool run_turn(mli_loop *loop) {
   run *r = loop->user;
   lml_state *S = r->S;
   bool more = lml_turn(S);
+  check_interrupt(r);
   if (!r->ending && mli_future_settled(lml_future_core(r->main))) {
     r->ending = true;
     lml_cancel_jobs(S, 0);
@@ -46,35 +53,35 @@ static bool run_turn(mli_loop *loop) {
 
 static const mli_loop_hooks run_hooks = { run_turn };
 
-/* The main job, with the loop's first timer: the wheel is set by then. */
+/* The main job. */
 static int begin(lua_State *L) {
   lml_state *S = lml_state_of(L);
   lml_job *job = lml_job_spawn(L, S, lua_gettop(L) - 1);
   job->home = job->id;
+  lml_info *info = lml_job_info(job);
+  if (info) info->name = strdup("main");
   return 1;
 }
 
-/* run_loop(f, ...): runs f as the main job of a loop on this thread. */
-static int l_run_loop(lua_State *L) {
-  lml_state *S = lml_upstate(L);
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+bool lml_run(lua_State *L, int nargs) {
+  lml_state *S = lml_state_of(L);
   if (S->loop || mli_loop_self())
-    return luaL_error(L, "run: a loop runs on this thread already, and its callbacks cannot wait");
+    luaL_error(L, "run: a loop runs on this thread already, and its callbacks cannot wait");
   run r = { .S = S, .L = L, .hooks = { lua_gethook(L), lua_gethook(S->L) }, .look.fire = look };
   mli_loop *loop;
   ml_status status = mli_loop_new(&loop, &run_hooks, &r);
   if (status != ML_OK)
-    return luaL_error(L, "cannot make a loop: %s",
-                      status == ML_MEMORY ? "not enough memory" : strerror(errno));
+    luaL_error(L, "cannot make a loop: %s",
+               status == ML_MEMORY ? "not enough memory" : strerror(errno));
   lml_state *outer = lml_thread_state;
   lml_thread_state = S;
   S->loop = loop;
   S->from = L;
   lua_pushcfunction(L, begin);
-  lua_insert(L, 1);
-  bool begun = lua_pcall(L, lua_gettop(L) - 1, 1, 0) == LUA_OK;
+  lua_insert(L, -nargs - 2);
+  bool begun = lua_pcall(L, nargs + 1, 1, 0) == LUA_OK;
   if (begun) {
-    r.main = lua_touserdata(L, 1);
+    r.main = lua_touserdata(L, -1);
     lml_inbox_attach(S->inbox, loop);
     mli_loop_timer_start(loop, &r.look, mli_now() + SIGNAL_SLICE);
     mli_loop_run(loop);
@@ -84,12 +91,16 @@ static int l_run_loop(lua_State *L) {
   S->from = NULL;
   lml_thread_state = outer;
   mli_release(loop);
-  if (!begun) return lua_error(L);
-  if (r.interrupted) {
-    mli_future_observe(lml_future_core(r.main));
-    return luaL_error(L, "interrupted!");
-  }
-  return lml_future_push(L, S, 1);
+  if (!begun) lua_error(L);
+  if (r.interrupted) mli_future_observe(lml_future_core(r.main));
+  return !r.interrupted;
+}
+
+/* run_loop(f, ...): runs f as the main job of a loop on this thread. */
+static int l_run_loop(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (!lml_run(L, lua_gettop(L) - 1)) return luaL_error(L, "interrupted!");
+  return lml_future_push(L, lml_upstate(L), 1);
 }
 
 /* ---- a run inside a job: its jobs are those that it and they spawn ---- */

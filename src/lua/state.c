@@ -212,9 +212,9 @@ void lml_open(lua_State *L) {
   lua_remove(L, -2);
 }
 
-ML_API int luaopen_moonloop(lua_State *L);
 
-int luaopen_moonloop(lua_State *L) {
+
+ML_API int luaopen_moonloop(lua_State *L) {
   lml_open(L);
   return 1;
 }

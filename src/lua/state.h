@@ -147,6 +147,8 @@ void lml_job_cancel(lml_job *job);
 void lml_cancel_jobs(lml_state *S, uint64_t home);
 lml_info *lml_job_info(lml_job *job); /* NULL: out of memory */
 const char *lml_job_name(lml_job *job, char *buffer, size_t size);
+/* What a job is called in messages: "job 'fetch'", or "job 7". */
+const char *lml_job_title(lml_job *job, char *buffer, size_t size);
 const char *lml_chunk_name(lml_state *S, uint32_t chunk);
 /* The nearest cancelled scope that reaches the job, or NULL. */
 lml_scope *lml_job_cancelled(const lml_job *job);
@@ -247,6 +249,7 @@ struct lml_state {
 lml_state *lml_state_open(lua_State *L);
 /* Opens moonloop in L: what luaopen_moonloop does. Leaves the module on the stack. */
 void lml_open(lua_State *L);
+ML_API int luaopen_moonloop(lua_State *L);
 /* A new state for a worker of an executor. NULL: out of memory. */
 lua_State *lml_state_new(void);
 void lml_state_free(lua_State *L);
@@ -276,6 +279,13 @@ void lml_inbox_attach(lml_inbox *inbox, mli_loop *loop); /* NULL: sync again */
 void lml_inbox_own(lml_inbox *inbox, lml_state *S);
 void lml_inbox_close(lml_inbox *inbox);
 mli_parker *lml_inbox_parker(lml_inbox *inbox);
+
+/* ---- running (run.c) ---- */
+
+/* Runs the function and `nargs` arguments on top of L as the main job of a loop on
+** this thread, in this state, until it and what it left behind have ended; pops them
+** and pushes the main job's future. False: Ctrl-C ended it. Raises where no loop can be. */
+bool lml_run(lua_State *L, int nargs);
 
 /* ---- reports (report.c) ---- */
 
