@@ -2,7 +2,7 @@
 ** bench.easy: blocking HTTP as any program gets it from libcurl's easy
 ** interface; moonloop is measured against it.
 **
-**   local client = easy.new{ ca = path or nil }
+**   local client = easy.new{ ca = file or nil, capath = folder or nil }
 **   local status, body = client:get(url)     raises if there is no answer
 **   client:close()
 **
@@ -49,14 +49,14 @@ static int fail(lua_State *L, CURLcode code) {
   return luaL_error(L, "%s", curl_easy_strerror(code));
 }
 
+/* A client with the default options, except for where the trusted certificates are. */
 static int l_new(lua_State *L) {
-  const char *ca = NULL;
-  if (!lua_isnoneornil(L, 1)) {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_getfield(L, 1, "ca"); /* ca: stays on the stack */
-    ca = luaL_optstring(L, -1, NULL);
-  }
-  client *c = lua_newuserdatauv(L, sizeof *c, 0); /* ... client */
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "ca");     /* options ca */
+  lua_getfield(L, 1, "capath"); /* options ca capath */
+  const char *ca = luaL_optstring(L, 2, NULL), *capath = luaL_optstring(L, 3, NULL);
+  client *c = lua_newuserdatauv(L, sizeof *c, 0); /* options ca capath client */
   memset(c, 0, sizeof *c);
   luaL_setmetatable(L, CLIENT);
   if ((c->curl = curl_easy_init()) == NULL) return fail(L, CURLE_FAILED_INIT);
@@ -64,6 +64,7 @@ static int l_new(lua_State *L) {
   if (!code) code = curl_easy_setopt(c->curl, CURLOPT_WRITEFUNCTION, gather);
   if (!code) code = curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, c);
   if (!code && ca != NULL) code = curl_easy_setopt(c->curl, CURLOPT_CAINFO, ca);
+  if (!code && capath != NULL) code = curl_easy_setopt(c->curl, CURLOPT_CAPATH, capath);
   return code ? fail(L, code) : 1;
 }
 

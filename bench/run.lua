@@ -4,10 +4,10 @@
 -- usage: ./dev bench [-r ROUNDS] [NAME ...]      NAME: submit_wait, http_keepalive, ...
 
 local nginx = require "spec.support.nginx"
-local cpu = require "bench.cpu"
+local process = require "bench.process"
 
 local OUT <const> = arg[1] -- where the floors are
-local cpus = cpu.list()
+local cpus = process.cpus()
 local same = ("%d,%d"):format(cpus[1], cpus[1])
 local apart = cpus[2] and ("%d,%d"):format(cpus[1], cpus[2])
 

@@ -14,10 +14,10 @@ end
 
 local ex <close> = ml.AsyncExecutor { name = "bench" }
 if arg[2] then
-  local cpu = require "bench.cpu"
+  local process = require "bench.process"
   local mine, loops = arg[2]:match("^(%d+),(%d+)$")
-  ex:submit(cpu.pin, assert(tonumber(loops))):result()
-  cpu.pin(tonumber(mine))
+  ex:submit(process.pin, assert(tonumber(loops))):result()
+  process.pin(tonumber(mine))
 end
 
 local now = ml.now

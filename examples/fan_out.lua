@@ -72,9 +72,9 @@ local function report(rows, total, c)
     print(format:format(row.status, thousands(row.times), thousands(row.failed),
       thousands(row.bytes), ("%.1f"):format(row.seconds * 1000 / row.times), row.url))
   end
-  print(("\n%s requests, %s failed, %s bytes, %d at once: %.2f s"):format(
+  print(("\n%s requests, %s failed, %s bytes, %d at once: %.3f s"):format(
     thousands(total.times), thousands(total.failed), thousands(total.bytes), c, total.wall))
-  print(("One after another they would have taken %.2f s: %.1f times as long."):format(
+  print(("One after another they would have taken %.3f s: %.1f times as long."):format(
     total.seconds, total.seconds / total.wall))
 end
 
@@ -90,9 +90,11 @@ ml.run(function()
   end
 
   local rows, row_of = {}, {}
-  for i, url in ipairs(urls) do
-    rows[i] = row_of[url] or { url = url, times = 0, failed = 0, bytes = 0, seconds = 0 }
-    row_of[url] = rows[i]
+  for _, url in ipairs(urls) do
+    if not row_of[url] then
+      row_of[url] = { url = url, times = 0, failed = 0, bytes = 0, seconds = 0 }
+      table.insert(rows, row_of[url])
+    end
   end
   local requests = {}
   for i = 1, opts.n or #urls do

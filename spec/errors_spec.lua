@@ -71,24 +71,34 @@ describe("an error", function()
     if h.sanitized() then return end -- a sanitizer needs more than any limit
     local out, code = h.run_script([[
       local ml = require "moonloop"
-      local ex <close> = ml.AsyncExecutor{}
+      local ex = ml.AsyncExecutor{}
       local function alive() return ex:submit(function() return "alive" end):result(20) end
       for _, hungry in ipairs{
         function() return #("x"):rep(1 << 30) end,
         function() local t = {} while true do t[#t + 1] = { ("x"):rep(1000) .. #t } end end,
         function() local s = ("x"):rep(1 << 20) while true do s = s .. s end end,
-        function()
-          local t = {}
-          while true do
-            t[#t + 1] = ml.spawn(function() ml.sleep(60) end)
-          end
-        end,
       } do
         local ok, err = ex:submit(hungry):wait(20)
         print(ok, (tostring(err):find "memory" ~= nil), alive())
       end
     ]], { memory = 400000, seconds = 60 })
-    assert.equal(("nil\ttrue\talive\n"):rep(4), out)
+    assert.equal(("nil\ttrue\talive\n"):rep(3), out)
+    assert.equal(0, code)
+  end)
+
+  it("of a loop state full of jobs fails the job, and shutdown settles the rest", function()
+    if h.sanitized() then return end
+    local out, code = h.run_script([[
+      local ml = require "moonloop"
+      local ex = ml.AsyncExecutor{}
+      local future = ex:submit(function()
+        while true do ml.spawn(function() ml.sleep(60) end) end
+      end)
+      local ok, err = future:wait(20)
+      print(ok, (tostring(err):find "memory" ~= nil))
+      print(ex:shutdown{ cancel = true, timeout = 20 })
+    ]], { memory = 400000, seconds = 60 })
+    assert.equal("nil\ttrue\ntrue\n", out)
     assert.equal(0, code)
   end)
 

@@ -75,6 +75,16 @@ describe("a promise", function()
     assert.equal("abandoned", err.code)
   end)
 
+  it("dropped together with its future bothers nobody", function()
+    local log = h.error_log()
+    do ml.promise() end
+    do local _ = ml.promise().future end
+    h.collect()
+    ml.poll(0)
+    assert.equal(0, log:count())
+    ml.on_error(nil)
+  end)
+
   it("dropped in every state fails its future as abandoned", function()
     local p = ml.promise()
     local future, started, release = p.future, h.gate(), h.gate()

@@ -409,7 +409,9 @@ describe("a server", function()
         b:read()
       end)
     end
-    h.collect()
-    assert.is_true(h.fds() <= before)
+    h.eventually(function()
+      h.collect()
+      return h.fds() <= before
+    end)
   end)
 end)

@@ -13,27 +13,25 @@ end
 
 local pack, unpack = table.pack, table.unpack
 
---- Raises at the line that called the public function.
-local function misuse(message, ...)
-  error(message:format(...), 3)
-end
+--- Raises a plain error at the user's line.
+local function misuse(message, ...) core.misuse(message:format(...)) end
+
+local function type_of(...) return select("#", ...) == 0 and "no value" or type((...)) end
 
 --- Refuses options that are not in `known`, by name.
 local function check_options(what, options, known)
   if options == nil then return {} end
-  if type(options) ~= "table" then
-    error(("%s: table of options expected, got %s"):format(what, type(options)), 3)
-  end
+  if type(options) ~= "table" then misuse("%s: table of options expected, got %s", what, type(options)) end
   for key in pairs(options) do
-    if not known[key] then error(("%s: unknown option '%s'"):format(what, tostring(key)), 3) end
+    if not known[key] then misuse("%s: unknown option '%s'", what, tostring(key)) end
   end
   return options
 end
 
-local function check_count(what, value, default, level)
+local function check_count(what, value, default)
   if value == nil then return default end
   if math.type(value) ~= "integer" or value < 1 then
-    error(("%s: positive integer expected, got %s"):format(what, tostring(value)), (level or 2) + 1)
+    misuse("%s: positive integer expected, got %s", what, tostring(value))
   end
   return value
 end
@@ -42,69 +40,60 @@ end
 
 local Job = { __name = "moonloop.job" }
 
+local open_job
+
 --- A job with its arguments and options.
--- @param spec { f, arg1, ..., name = string, timeout = seconds, n = number of arguments }
+-- @param spec { f, arg1, ..., name = string, timeout = seconds, n = length of the list, f included }
 function ml.job(spec)
   if type(spec) ~= "table" then misuse("job: table expected, got %s", type(spec)) end
+  local n = spec.n or 0
+  if math.type(n) ~= "integer" or n < 0 then
+    misuse("job: option 'n': count expected, got %s", tostring(n))
+  end
   for key, value in pairs(spec) do
-    if math.type(key) ~= "integer" and key ~= "name" and key ~= "timeout" and key ~= "n" then
+    if math.type(key) == "integer" and key >= 1 then
+      if not spec.n and key > n then n = key end
+    elseif key == "name" then
+      if type(value) ~= "string" then misuse("job: option 'name': string expected, got %s", type(value)) end
+    elseif key ~= "timeout" and key ~= "n" then
       misuse("job: unknown option '%s'", tostring(key))
-    end
-    if key == "name" and type(value) ~= "string" then
-      misuse("job: option 'name': string expected, got %s", type(value))
     end
   end
   core.check_timeout(spec.timeout)
-  local job = setmetatable({ name = spec.name, timeout = spec.timeout }, Job)
-  local count = spec.n or 0
-  if not spec.n then
-    for key in pairs(spec) do
-      if math.type(key) == "integer" and key - 1 > count then count = key - 1 end
-    end
-  end
-  job.n = count
-  for i = 1, count + 1 do job[i] = spec[i] end
-  if job[1] == nil then misuse("job: a function expected first, got nil") end
-  return job
+  open_job(spec[1])
+  return setmetatable({ name = spec.name, timeout = spec.timeout, args = pack(unpack(spec, 1, n)) }, Job)
 end
 
---- Takes a job argument apart: its function or name, the options, its arguments.
--- @return f, name, timeout, packed arguments (extra ones behind its own)
-local function open_job(level, job, ...)
+--- Takes a job argument apart.
+-- @return function or "module:function", name, timeout, packed arguments
+function open_job(...)
+  local job = ...
   local kind = type(job)
-  if kind == "function" then return job, nil, nil, pack(...) end
+  if kind == "function" then return job, nil, nil, pack(select(2, ...)) end
   if kind == "string" then
-    if not job:find("^[^:]+:[^:]+$") then
-      error(('a job\'s name is "module:function", got "%s"'):format(job), level + 1)
-    end
-    return job, nil, nil, pack(...)
+    if not job:find("^[^:]+:[^:]+$") then misuse('a job\'s name is "module:function", got "%s"', job) end
+    return job, nil, nil, pack(select(2, ...))
   end
   if kind == "thread" then
     local f = core.coroutine_function(job)
-    if not f then
-      error("a started coroutine cannot be a job: pass its function, or a fresh coroutine", level + 1)
-    end
-    return f, nil, nil, pack(...)
+    if not f then misuse("a coroutine that was started cannot be a job: pass its function, or a fresh one") end
+    return f, nil, nil, pack(select(2, ...))
   end
   local meta = getmetatable(job)
   if meta == Job then
-    local f, name, timeout, args = open_job(level + 1, job[1])
-    if args.n > 0 then args = pack(unpack(args, 1, args.n)) end
-    for i = 2, job.n + 1 do
-      args.n = args.n + 1
-      args[args.n] = job[i]
+    local own = job.args
+    local all = table.move(own, 2, own.n, 1, { n = math.max(own.n - 1, 0) })
+    for i = 2, select("#", ...) do
+      all.n = all.n + 1
+      all[all.n] = (select(i, ...))
     end
-    for i = 1, select("#", ...) do
-      args.n = args.n + 1
-      args[args.n] = (select(i, ...))
-    end
+    local f, name, timeout, args = open_job(own[1], unpack(all, 1, all.n))
     return f, job.name or name, job.timeout or timeout, args
   end
   if type(meta) == "table" and type(meta.__call) == "function" then
-    return meta.__call, nil, nil, pack(job, ...)
+    return meta.__call, nil, nil, pack(...)
   end
-  error(('job expected (a function, "module:function", a fresh coroutine or ml.job{...}), got %s')
-    :format(kind), level + 1)
+  misuse('job expected (a function, "module:function", a fresh coroutine or ml.job{...}), got %s', type_of(...))
 end
 
 --- The function behind "module:function", in this state.
@@ -113,28 +102,26 @@ local function resolve(f)
   local module, path = f:match("^([^:]+):([^:]+)$")
   local value = require(module)
   for field in path:gmatch("[^.]+") do value = value[field] end
-  if type(value) ~= "function" then
-    error(('job "%s": function expected, got %s'):format(f, type(value)), 3)
-  end
+  if type(value) ~= "function" then misuse('job "%s": function expected, got %s', f, type(value)) end
   return value
 end
 
---- All that `core.spawn` does not do itself.
-core.spawn_other(function(job, ...)
-  local f, name, timeout, args = open_job(2, job, ...)
+--- What `core.spawn` and `core.submit` leave to be taken apart.
+core.spawn_other(function(...)
+  local f, name, timeout, args = open_job(...)
   if not core.has_loop() then
-    return core.submit(core.default_executor(), name, timeout, f, unpack(args, 1, args.n))
+    return core.submit_opened(core.default_executor(), name, timeout, f, unpack(args, 1, args.n))
   end
   return core.spawn_named(name, timeout, resolve(f), unpack(args, 1, args.n))
 end)
+core.submit_other(function(try, executor, ...)
+  local f, name, timeout, args = open_job(...)
+  local submit = try and core.try_submit_opened or core.submit_opened
+  return submit(executor, name, timeout, f, unpack(args, 1, args.n))
+end)
 ml.create_task = ml.spawn
 
---- Hands a job to an executor.
-local function submit(submitter, ex, job, ...)
-  if type(job) == "function" then return submitter(ex, nil, nil, job, ...) end
-  local f, name, timeout, args = open_job(3, job, ...)
-  return submitter(ex, name, timeout, f, unpack(args, 1, args.n))
-end
+local submit = core.submit
 
 --- Cancels a future that is still going as its block is left, and drops its outcome.
 local Abandon = {
@@ -153,20 +140,25 @@ local function result_of(future)
   return future:result()
 end
 
+local function check_executor(what, value)
+  if not core.is_executor(value) then misuse("%s: executor expected, got %s", what, type(value)) end
+  return value
+end
+
 -- The default executor ------------------------------------------------------
 
 --- Submits a job to the default executor. `run_async` is the same.
 -- @return future
-function ml.run_async_job(job, ...)
-  return submit(core.submit, core.default_executor(), job, ...)
+function ml.run_async_job(...)
+  return submit(core.default_executor(), ...)
 end
 ml.run_async = ml.run_async_job
 
 --- A plain function that runs the job on the default executor and waits.
 function ml.async_to_sync(job)
-  open_job(2, job)
+  open_job(job)
   return function(...)
-    return result_of(submit(core.submit, core.default_executor(), job, ...))
+    return result_of(submit(core.default_executor(), job, ...))
   end
 end
 
@@ -175,33 +167,35 @@ function ml.get_event_loop() return core.default_executor() end
 
 --- Sets the default executor for all states; nil unsets it.
 -- @return the one before, or nil
-function ml.set_event_loop(executor) return core.set_default(executor) end
+function ml.set_event_loop(executor)
+  if executor ~= nil then check_executor("set_event_loop", executor) end
+  return core.set_default(executor)
+end
 
 --- Runs `f` on a worker thread of the default pool, waits, returns its results.
-function ml.to_thread(f, ...)
-  return result_of(submit(core.submit, core.default_pool(), f, ...))
+function ml.to_thread(...)
+  return result_of(submit(core.default_pool(), ...))
 end
 
 --- A function that runs blocking `f` on a worker thread and waits.
 function ml.sync_to_async(f)
-  open_job(2, f)
+  open_job(f)
   return function(...)
-    return result_of(submit(core.submit, core.default_pool(), f, ...))
+    return result_of(submit(core.default_pool(), f, ...))
   end
 end
 
 --- Submits to an executor; nil: the default thread pool.
 -- @return future
-function ml.run_in_executor(executor, f, ...)
-  return submit(core.submit, executor or core.default_pool(), f, ...)
+function ml.run_in_executor(executor, ...)
+  if executor ~= nil then check_executor("run_in_executor", executor) end
+  return submit(executor or core.default_pool(), ...)
 end
 
 -- Lists ---------------------------------------------------------------------
 
 local function check_list(what, list)
-  if type(list) ~= "table" then
-    error(("%s: list expected, got %s"):format(what, type(list)), 3)
-  end
+  if type(list) ~= "table" then misuse("%s: list expected, got %s", what, type(list)) end
   return list
 end
 
@@ -215,7 +209,7 @@ local function futures_of(what, list, start)
     elseif start then
       futures[i] = start(item)
     else
-      error(("%s: item %d: future expected, got %s"):format(what, i, type(item)), 3)
+      misuse("%s: item %d: future expected, got %s", what, i, type(item))
     end
   end
   return futures
@@ -272,7 +266,7 @@ function ml.complete_async_jobs(...)
   for i = 1, select("#", ...) do
     local item = futures[i]
     if not core.is_future(item) then
-      futures[i] = submit(core.submit, core.default_executor(), item)
+      futures[i] = submit(core.default_executor(), item)
     end
   end
   wait_all(futures)
@@ -365,7 +359,7 @@ local function source_of(what, list)
       if item[1] ~= nil then return item end
     end
   end
-  error(("%s: list or iterator expected, got %s"):format(what, type(list)), 3)
+  misuse("%s: list or iterator expected, got %s", what, type(list))
 end
 
 --- Runs f over the items in jobs of this loop, at most `limit` at once; calls
@@ -496,24 +490,25 @@ local Executor = {}
 
 --- Submits a job; waits while max_pending jobs are unsettled.
 -- @return future; raises with code "closed" after shutdown
-function Executor:submit(job, ...) return submit(core.submit, self, job, ...) end
+Executor.submit = core.submit
 
 --- The same without waiting.
 -- @return future, or nil and an error with code "busy"
-function Executor:try_submit(job, ...) return submit(core.try_submit, self, job, ...) end
+Executor.try_submit = core.try_submit
 
 --- Calls f on the executor, waits, and returns its results.
-function Executor:sync_to_async(f, ...) return result_of(submit(core.submit, self, f, ...)) end
+function Executor:sync_to_async(...) return result_of(submit(self, ...)) end
 
 --- One call per item; an iterator over their results, in order.
 -- @param list a list, or an iterator function
 -- @param options { window = 16 calls ahead, timeout = seconds for all }
 function Executor:map(job, list, options)
+  check_executor("map", self)
   options = check_options("map", options, { window = true, timeout = true })
   local window = check_count("map: option 'window'", options.window, 16)
   local deadline = core.check_timeout(options.timeout)
   local source = source_of("map", list)
-  open_job(2, job)
+  open_job(job)
   local running, first, last, more = {}, 1, 0, true
   local function fill()
     while more and last - first + 1 < window do
@@ -522,7 +517,7 @@ function Executor:map(job, list, options)
         more = false
         return
       end
-      running[last + 1] = submit(core.submit, self, job, unpack(item, 1, item.n))
+      running[last + 1] = submit(self, job, unpack(item, 1, item.n))
       last = last + 1
     end
   end
@@ -565,6 +560,7 @@ end
 -- @param options { wait = true, cancel = false, timeout = seconds }
 -- @return true, or nil and an error that names the jobs that did not stop
 function Executor:shutdown(options)
+  check_executor("shutdown", self)
   options = check_options("shutdown", options, { wait = true, cancel = true, timeout = true })
   core.check_timeout(options.timeout)
   local wait = options.wait ~= false
@@ -583,11 +579,12 @@ function Executor:shutdown(options)
 end
 
 --- Counts: submitted queued running parked finished failed cancelled loops workers.
-function Executor:stats() return core.stats(self) end
+function Executor:stats() return core.stats(check_executor("stats", self)) end
 
 --- What runs, waits and is queued now.
 -- @return list of { name, state, waits_for, since, parent, submitted_at, traceback }
 function Executor:jobs()
+  check_executor("jobs", self)
   local answers = core.ask_jobs(self)
   if core.executor_kind(self) == "thread" then return answers end
   local jobs = {}
@@ -610,14 +607,18 @@ executor_meta.__metatable = false
 local function executor_options(what, options, known)
   options = check_options(what, options, known)
   if options.name ~= nil and type(options.name) ~= "string" then
-    error(("%s: option 'name': string expected, got %s"):format(what, type(options.name)), 3)
+    misuse("%s: option 'name': string expected, got %s", what, type(options.name))
   end
   local init = pack()
   if options.init ~= nil then
-    local f, _, _, args = open_job(3, options.init)
+    local kind = type(options.init)
+    if kind ~= "function" and kind ~= "string" and kind ~= "thread" and getmetatable(options.init) ~= Job then
+      misuse("%s: option 'init': job expected, got %s", what, kind)
+    end
+    local f, _, _, args = open_job(options.init)
     init = pack(f, unpack(args, 1, args.n))
   end
-  return options, check_count(what .. ": option 'max_pending'", options.max_pending, 0, 3), init
+  return options, check_count(what .. ": option 'max_pending'", options.max_pending, 0), init
 end
 
 --- Loop threads for jobs.
@@ -666,8 +667,8 @@ local Run = {
 --- Runs f on a loop on this thread, in this state, until it returns; cancels the
 -- jobs it leaves and waits for them. Inside a job, on the loop that is there.
 -- @return f's values; raises its error
-function ml.run(job, ...)
-  local f, _, _, args = open_job(2, job, ...)
+function ml.run(...)
+  local f, _, _, args = open_job(...)
   f = resolve(f)
   if not core.in_job() then return core.run_loop(f, unpack(args, 1, args.n)) end
   local main, id = core.spawn_main(f, unpack(args, 1, args.n))

@@ -183,10 +183,10 @@ static int error_tostring(lua_State *L) {
 }
 
 static lua_State *open_state(lua_State *L) {
-  static const luaL_Reg functions[] = { { "thing", l_thing },   { "thing_value", l_thing_value },
-                                        { "blob", l_blob },     { "contents", l_contents },
-                                        { "light", l_light },   { "sends", l_sends },
-                                        { "oddly", l_oddly },   { "errmeta", l_errmeta },
+  static const luaL_Reg functions[] = { { "thing", l_thing }, { "thing_value", l_thing_value },
+                                        { "blob", l_blob },   { "contents", l_contents },
+                                        { "light", l_light }, { "sends", l_sends },
+                                        { "oddly", l_oddly }, { "errmeta", l_errmeta },
                                         { NULL, NULL } };
   if (!L) abort();
   luaL_openlibs(L);
@@ -350,9 +350,10 @@ static void test_tables(void) {
   CROSSES("local s = ('long'):rep(100) return { s, s, [s] = s }",
           "local t = ... local s = ('long'):rep(100) return t[1] == s and t[2] == s and t[s] == s");
   /* Lists with holes keep their length; sparse tables are no lists. */
-  CROSSES("return { 1, nil, 3 }, { nil, nil, 3 }, table.pack(1, nil, nil)",
-          "local a, b, c = ... return #a == 3 and a[3] == 3 and #b == 3 and b[1] == nil and c.n == 3"
-          " and #c == 1");
+  CROSSES(
+    "return { 1, nil, 3 }, { nil, nil, 3 }, table.pack(1, nil, nil)",
+    "local a, b, c = ... return #a == 3 and a[3] == 3 and #b == 3 and b[1] == nil and c.n == 3"
+    " and #c == 1");
   CROSSES("local t = {} for i = 0, 40 do t[1 << i] = i end return t",
           "local t = ... for i = 0, 40 do if t[1 << i] ~= i then return false end end return true");
   CROSSES("local t = {} for i = 100, 1, -1 do t[i] = i end t.x = 1 return t",
@@ -383,13 +384,15 @@ static void test_metatables(void) {
   CROSSES("return setmetatable({}, { __metatable = 'locked', __index = { a = 1 } })",
           "return (...).a == 1 and getmetatable(...) == 'locked'");
   CROSSES("return setmetatable({}, { __index = _G })", "return (...).print == print");
-  CROSSES("return setmetatable({ n = 3 }, require 'mymod'.Class)",
-          "local o = ... return getmetatable(o) == require 'mymod'.Class and o:name() == 'class 3'");
+  CROSSES(
+    "return setmetatable({ n = 3 }, require 'mymod'.Class)",
+    "local o = ... return getmetatable(o) == require 'mymod'.Class and o:name() == 'class 3'");
   /* __gc and __close are there when the metatable is set. */
-  CROSSES("local log = {} return setmetatable({ log = log }, { __gc = function(t) t.log.gc = true end,"
-          " __close = function(t) t.log.close = true end }), log",
-          "local o, log = ... do local c <close> = o end if not log.close then return false end"
-          " o = nil return (function(...) return true end)()");
+  CROSSES(
+    "local log = {} return setmetatable({ log = log }, { __gc = function(t) t.log.gc = true end,"
+    " __close = function(t) t.log.close = true end }), log",
+    "local o, log = ... do local c <close> = o end if not log.close then return false end"
+    " o = nil return (function(...) return true end)()");
   CROSSES("collected = 0 return function() local o <const> = setmetatable({}, { __gc = function()"
           " collected = (collected or 0) + 1 end }) return o end, setmetatable({}, { __gc ="
           " function() collected = (collected or 0) + 1 end })",
@@ -399,8 +402,9 @@ static void test_metatables(void) {
   lua_getglobal(B, "collected");
   CHECK_EQ(lua_tointeger(B, -1), 2); /* each of the two readings made one */
   lua_settop(B, 0);
-  CROSSES("return setmetatable({ code = 'x', message = 'm' }, errmeta())",
-          "local e = ... return getmetatable(e) == errmeta() and tostring(e) == 'm' and e.code == 'x'");
+  CROSSES(
+    "return setmetatable({ code = 'x', message = 'm' }, errmeta())",
+    "local e = ... return getmetatable(e) == errmeta() and tostring(e) == 'm' and e.code == 'x'");
   CROSSES("return { errmeta() }", "return (...)[1] == errmeta()");
   /* A weak table stays weak. */
   CROSSES("return setmetatable({ {} }, { __mode = 'v' })",
@@ -413,9 +417,10 @@ static void test_functions(void) {
           "local x, y = (...)(1) return x == 11 and y == 5 and (...)(1) == 12");
   CROSSES("local function fact(n) return n < 2 and 1 or n * fact(n - 1) end return fact",
           "return (...)(10) == 3628800");
-  CROSSES("local odd local function even(n) if n == 0 then return true end return odd(n - 1) end"
-          " function odd(n) if n == 0 then return false end return even(n - 1) end return even, odd",
-          "local even, odd = ... return even(10) and odd(7) and not even(3)");
+  CROSSES(
+    "local odd local function even(n) if n == 0 then return true end return odd(n - 1) end"
+    " function odd(n) if n == 0 then return false end return even(n - 1) end return even, odd",
+    "local even, odd = ... return even(10) and odd(7) and not even(3)");
   CROSSES("local n = 0 return function() n = n + 1 return n end, function() return n end",
           "local inc, get = ... inc() inc() return get() == 2");
   CROSSES("local n = 0 local inc = function() n = n + 1 end"
@@ -447,8 +452,9 @@ static void test_functions(void) {
   /* The same code in fresh closures: one dump. */
   mli_message *m[2];
   for (int i = 0; i < 2; i++)
-    m[i] = encode(A, LML_JOB, "maker = maker or function(k) return function() return k end end"
-                              " return maker(1), maker(2), maker('x')");
+    m[i] = encode(A, LML_JOB,
+                  "maker = maker or function(k) return function() return k end end"
+                  " return maker(1), maker(2), maker('x')");
   CHECK_EQ(m[0]->count, 1);
   CHECK(m[0]->objects[0] == m[1]->objects[0]);
   mli_message_free(m[0]);
@@ -465,7 +471,8 @@ static void test_environments(void) {
   CROSSES("local _ENV = { y = 1 } return function() return y end", "y = 'B' return (...)() == 'B'");
   CROSSES("local g = _G return function() return g end", "return (...)() == _G");
   CROSSES("local f = load(string.dump(function() return z end, true)) debug.setupvalue(f, 1, _G)"
-          " return f", "z = 3 return (...)() == 3");
+          " return f",
+          "z = 3 return (...)() == 3");
   /* One that assigns to _ENV is not shared between messages. */
   CROSSES("assigner = assigner or function() _ENV = { w = 'changed' } return w end return assigner",
           "local f = ... was = was ~= f and f return was == f and f() == 'changed'");
@@ -481,7 +488,8 @@ static void test_names(void) {
           "local a, b, c, d, e = ... return a == print and b == string and c == string.format and"
           " d == math.floor and e == require");
   CROSSES("return io.stdout, io.stderr, io.stdin, io",
-          "local o, e, i, l = ... return o == io.stdout and e == io.stderr and i == io.stdin and l == io");
+          "local o, e, i, l = ... return o == io.stdout and e == io.stderr and i == io.stdin and l "
+          "== io");
   CROSSES("return package, package.loaded, package.preload, coroutine.wrap, debug.traceback",
           "local p, l, r, w, t = ... return p == package and l == package.loaded and"
           " r == package.preload and w == coroutine.wrap and t == debug.traceback");
@@ -490,10 +498,12 @@ static void test_names(void) {
           " c == M.config and k == M.Class and d == M.deep and loads == 1");
   CROSSES("return require 'callable'", "return ... == require 'callable' and (...)() == 'called'");
   CROSSES("return require 'mymod'.insert", "return ... == table.insert");
-  CROSSES("return require 'mymod'.deep.f", "return (...)() == 'deep' and ... ~= require 'mymod'.deep.f");
+  CROSSES("return require 'mymod'.deep.f",
+          "return (...)() == 'deep' and ... ~= require 'mymod'.deep.f");
   CROSSES("local t, g = table.concat, string.gmatch return function() return t, g end",
           "local t, g = (...)() return t == table.concat and g == string.gmatch");
-  CROSSES("return { [print] = 1, [string] = 2 }", "local t = ... return t[print] == 1 and t[string] == 2");
+  CROSSES("return { [print] = 1, [string] = 2 }",
+          "local t = ... return t[print] == 1 and t[string] == 2");
   CROSSES("return hidden, hidden.f", "return ... == hidden and select(2, ...) == hidden.f");
   /* Other globals are data or code. */
   CROSSES("function helper() return 'A' end settings = { a = 1 } return helper, settings",
@@ -502,14 +512,18 @@ static void test_names(void) {
 
 /* What came after the index was made is found: a module, a function, a metatable. */
 static void test_fresh_names(void) {
-  run(B, "package.preload.fresh = function() return { t = { 'B' }, f = 'fB', mt = { __index = { who = 'B' } },"
-         " g = print } end", 0, 0);
+  run(B,
+      "package.preload.fresh = function() return { t = { 'B' }, f = 'fB', mt = { __index = { who = "
+      "'B' } },"
+      " g = print } end",
+      0, 0);
   CROSSES("package.loaded.fresh = { t = { 'A' } } return package.loaded.fresh.t",
           "return ... == require 'fresh'.t");
   CROSSES("function package.loaded.fresh.f() return 'A' end return package.loaded.fresh.f",
           "return ... == 'fB'");
-  CROSSES("package.loaded.fresh.mt = { __index = {} } return setmetatable({}, package.loaded.fresh.mt)",
-          "return (...).who == 'B'");
+  CROSSES(
+    "package.loaded.fresh.mt = { __index = {} } return setmetatable({}, package.loaded.fresh.mt)",
+    "return (...).who == 'B'");
   CROSSES("package.loaded.fresh.g = oddly(1) return package.loaded.fresh.g", "return ... == print");
   /* A field that changed hands, a module that went. */
   CROSSES("old = package.loaded.fresh.t package.loaded.fresh.t = { 'new' } return old",
@@ -523,8 +537,9 @@ static void test_fresh_names(void) {
   CROSSES("return hidden.f", "return ... == hidden.f");
   NOT_REBUILT("package.loaded.only_a = { f = print, g = {} } return package.loaded.only_a",
               "module 'only_a' not found");
-  NOT_REBUILT("package.loaded.mymod.extra = {} package.loaded.zz = {} return package.loaded.mymod.extra",
-              "module 'mymod' has no field 'extra' here");
+  NOT_REBUILT(
+    "package.loaded.mymod.extra = {} package.loaded.zz = {} return package.loaded.mymod.extra",
+    "module 'mymod' has no field 'extra' here");
   NOT_REBUILT("package.loaded.broken = { f = {} } return 1, { x = package.loaded.broken.f }",
               "broken on purpose");
   run(A, "package.loaded.only_a = nil package.loaded.broken = nil", 0, 0);
@@ -534,26 +549,31 @@ static void test_userdata(void) {
   CROSSES("return thing(42)", "return thing_value(...) == 42");
   CROSSES("local t = thing(7) return { t, t }, function() return t end",
           "local l, f = ... return thing_value(l[1]) == 7 and thing_value(f()) == 7");
-  CROSSES("local u = blob({ __moonloop = function(u) return 'mymod:unpack', contents(u), 'x' end }, { 5 })"
+  CROSSES("local u = blob({ __moonloop = function(u) return 'mymod:unpack', contents(u), 'x' end "
+          "}, { 5 })"
           " return u, { u }",
           "local a, b = ... return a == b[1] and a.made[1] == 5 and a.extra == 'x' and"
           " getmetatable(a) == require 'mymod'.Class");
-  CROSSES("return blob { __moonloop = function() return 'mymod:deep.f' end }", "return ... == 'deep'");
+  CROSSES("return blob { __moonloop = function() return 'mymod:deep.f' end }",
+          "return ... == 'deep'");
   /* Arguments have their metatables before the function is called. */
-  CROSSES("local C = { __index = function(_, k) return k end }"
-          " return { setmetatable({}, C), blob { __moonloop = function() return 'mymod:same',"
-          " setmetatable({}, C) end } }",
-          "local t = ... return t[2].hello == 'hello' and getmetatable(t[1]) == getmetatable(t[2])");
+  CROSSES(
+    "local C = { __index = function(_, k) return k end }"
+    " return { setmetatable({}, C), blob { __moonloop = function() return 'mymod:same',"
+    " setmetatable({}, C) end } }",
+    "local t = ... return t[2].hello == 'hello' and getmetatable(t[1]) == getmetatable(t[2])");
   /* A __moonloop that sends by itself. */
   CROSSES("return { 1, blob { __moonloop = function() assert(sends({ 1, {} }, print))"
           " return 'mymod:same', { sends(2) } end }, { 3 } }",
           "local t = ... return t[1] == 1 and t[2][1] == true and t[3][1] == 3");
-  CROSSES("return { 1, blob { __moonloop = function() local ok, err = pcall(sends, { {}, io.tmpfile })"
-          " local ok2, err2 = pcall(sends, { x = coroutine.create(print) })"
-          " return 'mymod:same', tostring(err2) end } }",
-          "return (...)[2] == 'argument 1.x: a coroutine cannot cross states'");
-  mli_message *m = encode(A, LML_ARGUMENTS, "return { thing(1), blob { __moonloop = function()"
-                                            " error('my own', 0) end } }");
+  CROSSES(
+    "return { 1, blob { __moonloop = function() local ok, err = pcall(sends, { {}, io.tmpfile })"
+    " local ok2, err2 = pcall(sends, { x = coroutine.create(print) })"
+    " return 'mymod:same', tostring(err2) end } }",
+    "return (...)[2] == 'argument 1.x: a coroutine cannot cross states'");
+  mli_message *m = encode(A, LML_ARGUMENTS,
+                          "return { thing(1), blob { __moonloop = function()"
+                          " error('my own', 0) end } }");
   CHECK(!m && strcmp(lua_tostring(A, -1), "my own") == 0);
   lua_settop(A, 0);
   NOT_REBUILT("return blob { __moonloop = function() return 'mymod:gone.f' end }",
@@ -562,9 +582,11 @@ static void test_userdata(void) {
               "'mymod:nothing' did not return a value");
   REFUSED("return blob { __moonloop = function() return 5 end }",
           "argument 1: a userdata whose __moonloop does not return \"module:function\"");
-  REFUSED("local u u = blob { __moonloop = function() return 'mymod:same', { u } end } return { u }",
-          "argument 1[1] (__moonloop argument 1)[1]: a userdata whose __moonloop leads back to itself");
-  REFUSED("return blob { __moonloop = function() return 'mymod:same', 1, print, { a = coroutine.create(print) }"
+  REFUSED(
+    "local u u = blob { __moonloop = function() return 'mymod:same', { u } end } return { u }",
+    "argument 1[1] (__moonloop argument 1)[1]: a userdata whose __moonloop leads back to itself");
+  REFUSED("return blob { __moonloop = function() return 'mymod:same', 1, print, { a = "
+          "coroutine.create(print) }"
           " end }",
           "argument 1 (__moonloop argument 3).a: a coroutine");
 }
@@ -586,12 +608,14 @@ static void test_refusals(void) {
   REFUSED("return { [{}] = blob() }", "argument 1[table]: a userdata");
   REFUSED("return { o = setmetatable({}, { __index = { m = oddly(1) } }) }",
           "argument 1.o (metatable).__index.m: a C function that no loaded module holds");
-  REFUSED("local a = { b = oddly(1) } local function f() return a end return function() return f end",
-          "argument 1 (upvalue 'f') (upvalue 'a').b: a C function that no loaded module holds");
-  REFUSED("local a = coroutine.create(print) return load(string.dump(function() return a end, true)),"
-          " (function() local f = load(string.dump(function() return a end, true))"
-          " debug.setupvalue(f, 1, a) return f end)()",
-          "argument 2 (upvalue 1): a coroutine");
+  REFUSED(
+    "local a = { b = oddly(1) } local function f() return a end return function() return f end",
+    "argument 1 (upvalue 'f') (upvalue 'a').b: a C function that no loaded module holds");
+  REFUSED(
+    "local a = coroutine.create(print) return load(string.dump(function() return a end, true)),"
+    " (function() local f = load(string.dump(function() return a end, true))"
+    " debug.setupvalue(f, 1, a) return f end)()",
+    "argument 2 (upvalue 1): a coroutine");
   const char *co = "return function() end, 1, { coroutine.create(print) }";
   refused(LML_JOB, co, "argument 2[1]: a coroutine cannot cross states", __LINE__);
   refused(LML_RESULTS, co, "result 3[1]: a coroutine cannot cross states", __LINE__);
@@ -607,21 +631,25 @@ static void test_refusals(void) {
   mli_message_free(m);
 }
 
-static const char nest[] = "local t = {} local u = t for i = 1, %d do u.a = {} u = u.a end u.a = 1 return t";
+static const char nest[] =
+  "local t = {} local u = t for i = 1, %d do u.a = {} u = u.a end u.a = 1 return t";
 
 static void test_depth(void) {
   char text[256];
-  CROSSES("local t = 0 for i = 1, 9999 do t = { t } end return t",
-          "local t, n = ..., 0 while type(t) == 'table' do t = t[1] n = n + 1 end return n == 9999");
+  CROSSES(
+    "local t = 0 for i = 1, 9999 do t = { t } end return t",
+    "local t, n = ..., 0 while type(t) == 'table' do t = t[1] n = n + 1 end return n == 9999");
   snprintf(text, sizeof text, nest, 9998);
   CROSSES(text, "local t, n = ..., 1 while t.a ~= 1 do t = t.a n = n + 1 end return n == 9999");
   CROSSES("local t = {} for i = 1, 4900 do t = setmetatable({}, { __index = t }) end return t",
           "return type(...) == 'table'");
   CROSSES("local f = print for i = 1, 9000 do local g = f f = function() return g end end return f",
           "local f, n = ..., 0 while f ~= print do f = f() n = n + 1 end return n == 9000");
-  mli_message *m = encode(A, LML_ARGUMENTS, "local t = {} for i = 1, 10001 do t = { t } end return t");
+  mli_message *m = encode(A, LML_ARGUMENTS,
+                          "local t = {} for i = 1, 10001 do t = { t } end return t");
   CHECK(!m);
-  CHECK(strstr(luaL_tolstring(A, -1, NULL), ": a value nested deeper than 10000 levels cannot cross"));
+  CHECK(
+    strstr(luaL_tolstring(A, -1, NULL), ": a value nested deeper than 10000 levels cannot cross"));
   CHECK(strlen(lua_tostring(A, -1)) < 1000);
   lua_settop(A, 0);
 }
@@ -658,21 +686,24 @@ static void test_large(void) {
   size_t length;
   const char *s = lua_tolstring(B, -2, &length);
   CHECK_EQ(length, size);
-  CHECK(memcmp(s, "0123456789abcdef", 16) == 0 && memcmp(s + size - 16, "0123456789abcdef", 16) == 0);
+  CHECK(memcmp(s, "0123456789abcdef", 16) == 0 &&
+        memcmp(s + size - 16, "0123456789abcdef", 16) == 0);
   run(B, "local s, t = ... return s == t[1]", 2, 1);
   CHECK(lua_toboolean(B, -1));
   lua_settop(B, 0);
   run(A, "big = nil collectgarbage()", 0, 0);
   CROSSES("local t = {} for i = 1, 100 do t[i] = ('x'):rep(70000) .. i end return t",
-          "for i, s in ipairs(...) do if s ~= ('x'):rep(70000) .. i then return false end end return true");
+          "for i, s in ipairs(...) do if s ~= ('x'):rep(70000) .. i then return false end end "
+          "return true");
 }
 
 /* Every prefix of a message, and every byte changed to a few others, raises or
 ** gives something; it never reads past the end. Code is left alone: see the docs. */
 static void test_damage(void) {
-  mli_message *m = encode(A, LML_ARGUMENTS,
-                          "local s = {} return 1, 'two', { 3.0, x = s, y = { s } }, require 'mymod'.Class,"
-                          " setmetatable({ s }, { __index = s }), thing(1), ('l'):rep(300)");
+  mli_message *m = encode(
+    A, LML_ARGUMENTS,
+    "local s = {} return 1, 'two', { 3.0, x = s, y = { s } }, require 'mymod'.Class,"
+    " setmetatable({ s }, { __index = s }), thing(1), ('l'):rep(300)");
   unsigned decoded = 0, raised = 0;
   for (size_t n = 0; n < m->size; n++) {
     unsigned char *bytes = malloc(n ? n : 1);
@@ -684,7 +715,8 @@ static void test_damage(void) {
   }
   CHECK_EQ(decoded, 0);
   unsigned char *bytes = malloc(m->size);
-  static const unsigned char values[] = { 0, 1, 5, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 127, 255 };
+  static const unsigned char values[] = { 0,  1,  5,  8,  9,  10, 11,  12, 14,
+                                          15, 16, 17, 18, 19, 20, 127, 255 };
   for (size_t i = 0; i < m->size; i++) {
     for (size_t v = 0; v < sizeof values; v++) {
       memcpy(bytes, m->bytes, m->size);
@@ -735,10 +767,11 @@ static int open_poor(lua_State *L) {
 
 /* Decoding and encoding in a state that runs out at each point in turn. */
 static void test_memory(void) {
-  mli_message *m = encode(A, LML_ARGUMENTS,
-                          "local n, t = 0, {} return { function() n = n + 1 return t end, t, n = thing(3),"
-                          " m = setmetatable({}, { __index = t }) }, ('s'):rep(500), print,"
-                          " function() return t end");
+  mli_message *m = encode(
+    A, LML_ARGUMENTS,
+    "local n, t = 0, {} return { function() n = n + 1 return t end, t, n = thing(3),"
+    " m = setmetatable({}, { __index = t }) }, ('s'):rep(500), print,"
+    " function() return t end");
   unsigned failures = 0;
   for (size_t left = 0; left < 400; left++) {
     budget b = { 0 };
@@ -775,12 +808,15 @@ static void test_memory(void) {
 /* With a full collection at each allocation: what is not anchored goes at once. */
 static void test_stress(void) {
   static const char make[] =
-    "local n, t = 0, {} local u = blob { __moonloop = function() return 'mymod:same', { 'made' } end }"
-    " return { function() n = n + 1 return t end, t, m = setmetatable({ t }, { __index = t }) }, { u, { u } },"
+    "local n, t = 0, {} local u = blob { __moonloop = function() return 'mymod:same', { 'made' } "
+    "end }"
+    " return { function() n = n + 1 return t end, t, m = setmetatable({ t }, { __index = t }) }, { "
+    "u, { u } },"
     " { setmetatable({ n = 1 }, require 'mymod'.Class), print, ('l'):rep(300) .. n }";
-  static const char check[] =
-    "local a, b, c = ... return a[1]() == a[2] and getmetatable(a.m).__index == a[2] and a.m[1] == a[2] and"
-    " b[1][1] == 'made' and b[2][1] == b[1] and c[1]:name() == 'class 1' and c[2] == print and #c[3] == 301";
+  static const char check[] = "local a, b, c = ... return a[1]() == a[2] and "
+                              "getmetatable(a.m).__index == a[2] and a.m[1] == a[2] and"
+                              " b[1][1] == 'made' and b[2][1] == b[1] and c[1]:name() == 'class 1' "
+                              "and c[2] == print and #c[3] == 301";
   budget b = { 0 };
   lua_State *L = open_state(lua_newstate(poor_alloc, &b));
   b.flaky = true;
@@ -842,8 +878,10 @@ static void test_threads(void) {
   int right = 0, rounds = CHECK_ROUNDS(20000);
   for (int i = 0; i < rounds; i++) {
     char text[160];
-    snprintf(text, sizeof text, "base = base or function(k) return function(t) return t.x + k, { k } end end"
-                                " return base(%d), { x = %d }", i, i % 7);
+    snprintf(text, sizeof text,
+             "base = base or function(k) return function(t) return t.x + k, { k } end end"
+             " return base(%d), { x = %d }",
+             i, i % 7);
     mli_message *m = encode(A, LML_JOB, text);
     channel_put(&jobs, m);
     m = channel_take(&results);
@@ -883,14 +921,16 @@ static void speed(void) {
   measure("nothing", "return");
   measure("an integer", "return 1");
   measure("a function and 2 integers", "return function(a, b) return a + b end, 1, 2");
-  measure("a function with an upvalue, 2 integers", "local k = 1 return function(a, b) return a + b + k end, 1, 2");
+  measure("a function with an upvalue, 2 integers",
+          "local k = 1 return function(a, b) return a + b + k end, 1, 2");
   measure("a module's function", "return string.format");
   measure("a 20-byte string", "return 'twenty bytes of text'");
-  measure("a record of 8 fields",
-          "return { id = 1, name = 'a name', email = 'a@example.org', age = 30, score = 1.5, active = true,"
-          " city = 'Somewhere', zip = '12345' }");
+  measure("a record of 8 fields", "return { id = 1, name = 'a name', email = 'a@example.org', age "
+                                  "= 30, score = 1.5, active = true,"
+                                  " city = 'Somewhere', zip = '12345' }");
   measure("100 integers", "local t = {} for i = 1, 100 do t[i] = i end return t");
-  measure("an instance of a module's class", "return setmetatable({ n = 1 }, require 'mymod'.Class)");
+  measure("an instance of a module's class",
+          "return setmetatable({ n = 1 }, require 'mymod'.Class)");
   measure("an instance with its class", "return setmetatable({ n = 1 }, { __index = { a = 1 } })");
 }
 

@@ -259,11 +259,11 @@ static mli_http *run(mli_http *h) {
 static mli_http *get(const char *path) { return run(request(path)); }
 
 static bool body_is(const mli_http *h, const char *text) {
-  return h->size - h->head == strlen(text) && memcmp(h->bytes + h->head, text, strlen(text)) == 0;
+  return h->in.size - h->head == strlen(text) && memcmp(h->in.bytes + h->head, text, strlen(text)) == 0;
 }
 
 static bool body_has(const mli_http *h, const char *text) {
-  return h->bytes && memmem(h->bytes + h->head, h->size - h->head, text, strlen(text)) != NULL;
+  return h->in.bytes && memmem(h->in.bytes + h->head, h->in.size - h->head, text, strlen(text)) != NULL;
 }
 
 static bool failed_with(const mli_http *h, const char *code) {
@@ -286,18 +286,18 @@ static void test_get(void) {
   const char *reason = mli_http_reason(h, &size);
   CHECK(size == 9 && memcmp(reason, "Very well", 9) == 0);
   mli_http_field f;
-  CHECK(mli_http_next_field(h->bytes, h->head, &at, "SET-COOKIE", 10, &f));
+  CHECK(mli_http_next_field(h->in.bytes, h->head, &at, "SET-COOKIE", 10, &f));
   CHECK(f.value_size == 3 && memcmp(f.value, "a=1", 3) == 0);
-  CHECK(mli_http_next_field(h->bytes, h->head, &at, "SET-COOKIE", 10, &f));
+  CHECK(mli_http_next_field(h->in.bytes, h->head, &at, "SET-COOKIE", 10, &f));
   CHECK(f.value_size == 3 && memcmp(f.value, "b=2", 3) == 0);
-  CHECK(!mli_http_next_field(h->bytes, h->head, &at, "SET-COOKIE", 10, &f));
+  CHECK(!mli_http_next_field(h->in.bytes, h->head, &at, "SET-COOKIE", 10, &f));
   at = 0;
-  CHECK(mli_http_next_field(h->bytes, h->head, &at, "empty", 5, &f) && f.value_size == 0);
+  CHECK(mli_http_next_field(h->in.bytes, h->head, &at, "empty", 5, &f) && f.value_size == 0);
   at = 0;
-  CHECK(mli_http_next_field(h->bytes, h->head, &at, "x-fold", 6, &f));
+  CHECK(mli_http_next_field(h->in.bytes, h->head, &at, "x-fold", 6, &f));
   CHECK(f.value_size == 4 && memcmp(f.value, "a  b", 4) == 0);
   int fields = 0;
-  for (at = 0; mli_http_next_field(h->bytes, h->head, &at, NULL, 0, &f);) fields++;
+  for (at = 0; mli_http_next_field(h->in.bytes, h->head, &at, NULL, 0, &f);) fields++;
   CHECK_EQ(fields, 6);
   CHECK(h->times.total > 0 && h->times.total >= h->times.first_byte);
   mli_release(&h->op);
@@ -322,23 +322,23 @@ static void test_idle_close(void) {
 
 static void test_body(void) {
   mli_http *h = get("/big/3000000");
-  CHECK_EQ(h->size - h->head, 3000000);
-  CHECK(h->bytes[h->head + 2999999] == 'a' + 2999999 % 26);
+  CHECK_EQ(h->in.size - h->head, 3000000);
+  CHECK(h->in.bytes[h->head + 2999999] == 'a' + 2999999 % 26);
   mli_release(&h->op);
   h = get("/big/0");
   CHECK_EQ(h->op.status, ML_OK);
-  CHECK_EQ(h->size, h->head);
+  CHECK_EQ(h->in.size, h->head);
   mli_release(&h->op);
   h = get("/chunked");
   CHECK(body_is(h, "hello world"));
   size_t at = 0;
   mli_http_field f;
-  CHECK(!mli_http_next_field(h->bytes, h->head, &at, "x-trailer", 9, &f));
+  CHECK(!mli_http_next_field(h->in.bytes, h->head, &at, "x-trailer", 9, &f));
   mli_release(&h->op);
   h = get("/interim");
   CHECK_EQ(h->status, 204);
   at = 0;
-  CHECK(!mli_http_next_field(h->bytes, h->head, &at, "link", 4, &f));
+  CHECK(!mli_http_next_field(h->in.bytes, h->head, &at, "link", 4, &f));
   mli_release(&h->op);
   h = request("/big/100000");
   h->max_body = 99999;
@@ -376,7 +376,7 @@ static void test_methods(void) {
   h = request("/big/77");
   h->method = "HEAD";
   run(h);
-  CHECK(h->op.status == ML_OK && h->size == h->head && h->status == 200);
+  CHECK(h->op.status == ML_OK && h->in.size == h->head && h->status == 200);
   mli_release(&h->op);
   /* Nothing of all this is left for the next. */
   h = request("/echo");
@@ -434,8 +434,8 @@ static void test_redirects(void) {
     CHECK_EQ(h->op.status, ML_OK);
     snprintf(want, sizeof want, "%s /echo HTTP", cases[i].after);
     if (!(head || CHECK(body_has(h, want) && body_has(h, "a body") == cases[i].body)))
-      printf("  %d of %s gave %.*s\n", cases[i].status, cases[i].method, (int)(h->size - h->head),
-             h->bytes + h->head);
+      printf("  %d of %s gave %.*s\n", cases[i].status, cases[i].method, (int)(h->in.size - h->head),
+             h->in.bytes + h->head);
     mli_release(&h->op);
   }
 }
@@ -570,7 +570,7 @@ static void test_many(void) {
   int good = 0;
   for (int i = 0; i < N; i++) {
     wait_for(&w[i]);
-    good += h[i]->op.status == ML_OK && h[i]->size - h[i]->head == (i % 3 ? 5 : 20000);
+    good += h[i]->op.status == ML_OK && h[i]->in.size - h[i]->head == (i % 3 ? 5 : 20000);
     mli_release(&h[i]->op);
   }
   CHECK_EQ(good, N);

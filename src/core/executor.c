@@ -14,6 +14,12 @@ static _Thread_local mli_worker *self;
 
 mli_worker *mli_worker_self(void) { return self; }
 
+void mli_worker_runs(mli_worker *w, mli_task *task) {
+  mli_lock_acquire(&w->executor->lock);
+  w->task = task;
+  mli_lock_release(&w->executor->lock);
+}
+
 /* ---- tasks ---- */
 
 static void task_destroy(mli_object *object) {

@@ -88,7 +88,7 @@ struct mli_worker {
   /* pools */
   mli_worker *next_idle; /* [M] */
   mli_parker parker;
-  mli_task *task; /* [M] what it runs */
+  mli_task *task; /* [M] what it runs now */
 };
 
 struct mli_executor {
@@ -150,6 +150,9 @@ void mli_executor_join(mli_executor *ex);
 /* One more, or one less, user: the last one's leaving shuts it down. */
 void mli_executor_use(mli_executor *ex);
 void mli_executor_leave(mli_executor *ex);
+
+/* The worker's thread: what it runs now, for others to see. NULL: nothing. */
+void mli_worker_runs(mli_worker *w, mli_task *task);
 
 /* The worker that the calling thread is, or NULL. */
 mli_worker *mli_worker_self(void);

@@ -26,11 +26,13 @@ void mli_future_init(mli_future *f, const mli_type *type, bool shared) {
   f->status = ML_OK;
 }
 
-void (*mli_future_unobserved)(mli_future *f);
+void (*_Atomic mli_future_unobserved)(mli_future *f);
 
 void mli_future_fini(mli_future *f) {
-  if (mli_future_state(f) == MLI_FAILED && !atomic_load(&f->observed) && mli_future_unobserved)
-    mli_future_unobserved(f);
+  if (mli_future_state(f) == MLI_FAILED && !atomic_load(&f->observed)) {
+    void (*report)(mli_future *) = mli_future_unobserved;
+    if (report) report(f);
+  }
   mli_message_free(f->reason);
   mli_message_free(f->outcome);
   free(f->traceback);

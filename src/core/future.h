@@ -63,7 +63,7 @@ mli_future *mli_future_new(void); /* NULL: out of memory */
 
 /* Called for each failure that nobody asked for, as its last holder lets it go,
 ** on that thread. Set once, by the layer above. */
-extern void (*mli_future_unobserved)(mli_future *f);
+extern void (*_Atomic mli_future_unobserved)(mli_future *f);
 
 static inline mli_state mli_future_state(const mli_future *f) {
   return (mli_state)atomic_load_explicit(&f->state, memory_order_acquire);

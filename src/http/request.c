@@ -19,7 +19,7 @@ static void request_destroy(mli_object *object) {
     next = b->next;
     free(b);
   }
-  free(h->bytes);
+  mli_buffer_free(&h->in);
   mli_op_fini(&h->op);
   free(h);
 }
@@ -118,8 +118,8 @@ const char *mli_http_protocol(const mli_http *h) {
 }
 
 const char *mli_http_reason(const mli_http *h, size_t *size) {
-  const char *end = h->head ? memchr(h->bytes, '\n', h->head) : NULL;
-  const char *p = end ? memchr(h->bytes, ' ', (size_t)(end - h->bytes)) : NULL;
+  const char *end = h->head ? memchr(h->in.bytes, '\n', h->head) : NULL;
+  const char *p = end ? memchr(h->in.bytes, ' ', (size_t)(end - h->in.bytes)) : NULL;
   if (p) p = memchr(p + 1, ' ', (size_t)(end - p - 1));
   *size = 0;
   if (!p) return "";

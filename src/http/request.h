@@ -10,6 +10,7 @@
 #ifndef MLI_HTTP_REQUEST_H
 #define MLI_HTTP_REQUEST_H
 
+#include "buffer.h"
 #include "core/op.h"
 
 struct curl_slist;
@@ -53,8 +54,8 @@ struct mli_http {
   const char *final; /* the URL that answered */
   const char *detail; /* libcurl's own text for a failure, or NULL */
   mli_http_times times;
-  char *bytes; /* the head (status line, headers, empty line), then the body */
-  size_t head, size, room;
+  mli_buffer in; /* the head (status line, headers, empty line), then the body */
+  size_t head;
 
   /* The engine's [L]. */
   mli_http *next, **link; /* in flight */

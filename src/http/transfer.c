@@ -18,26 +18,10 @@
 
 /* ---- libcurl's callbacks: see N1 ---- */
 
-static bool reserve(mli_http *h, size_t extra) {
-  size_t want = h->size + extra;
-  if (want <= h->room) return true;
-  size_t room = h->room ? h->room * 2 : 1024;
-  if (room < want) room = want;
-  char *bytes = realloc(h->bytes, room);
-  if (!bytes) {
-    h->broken = MLI_HTTP_NO_MEMORY;
-    return false;
-  }
-  h->bytes = bytes;
-  h->room = room;
-  return true;
-}
-
 static bool append(mli_http *h, const char *data, size_t size) {
-  if (!reserve(h, size)) return false;
-  memcpy(h->bytes + h->size, data, size);
-  h->size += size;
-  return true;
+  if (mli_buffer_append(&h->in, data, size)) return true;
+  h->broken = MLI_HTTP_NO_MEMORY;
+  return false;
 }
 
 /* A redirect to a GET: libcurl itself would go on with a method it does not
@@ -55,20 +39,20 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   mli_http_easy *easy = user;
   mli_http *h = easy->request;
   (void)one;
-  if (size > 5 && memcmp(line, "HTTP/", 5) == 0 && (h->head_done || h->size == 0)) {
-    h->size = h->head = 0;
+  if (size > 5 && memcmp(line, "HTTP/", 5) == 0 && (h->head_done || h->in.size == 0)) {
+    h->in.size = h->head = 0;
     h->head_done = false;
     if (!easy->plain) check_see_other(easy, line, size);
   }
   if (h->head_done) return size;
-  if (h->size + size > MAX_HEAD) {
+  if (h->in.size + size > MAX_HEAD) {
     h->broken = MLI_HTTP_BIG_HEAD;
     return 0;
   }
   if (*line == ' ' || *line == '\t')
-    while (h->size && (h->bytes[h->size - 1] == '\n' || h->bytes[h->size - 1] == '\r')) h->size--;
+    while (h->in.size && strchr("\r\n", h->in.bytes[h->in.size - 1])) h->in.size--;
   if (!append(h, line, size)) return 0;
-  h->head = h->size;
+  h->head = h->in.size;
   h->head_done = *line == '\r' || *line == '\n';
   return size;
 }
@@ -77,15 +61,15 @@ static size_t on_body(char *data, size_t one, size_t size, void *user) {
   mli_http_easy *easy = user;
   mli_http *h = easy->request;
   (void)one;
-  if (size > h->max_body - (h->size - h->head)) {
+  if (size > h->max_body - (h->in.size - h->head)) {
     h->broken = MLI_HTTP_BIG_BODY;
     return 0;
   }
-  if (h->size == h->head) {
+  if (h->in.size == h->head) {
     curl_off_t length = 0;
     curl_easy_getinfo(easy->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
     if (length > MAX_RESERVE) length = MAX_RESERVE;
-    if (length > (curl_off_t)size && !reserve(h, (size_t)length)) return 0;
+    if (length > (curl_off_t)size) mli_buffer_reserve(&h->in, (size_t)length); /* a hint */
   }
   return append(h, data, size) ? size : 0;
 }
@@ -112,6 +96,7 @@ static CURLcode set_base(mli_http_easy *easy) {
   SET(CURLOPT_CLOSESOCKETFUNCTION, mli_http_close_socket);
   SET(CURLOPT_CLOSESOCKETDATA, easy->engine);
   SET(CURLOPT_NOSIGNAL, 1L);
+  SET(CURLOPT_BUFFERSIZE, 65536L);
 #if LIBCURL_VERSION_NUM >= 0x075700
   if (has->version >= 0x075700) SET(CURLOPT_QUICK_EXIT, 1L); /* else a cancel joins the resolver */
 #endif

@@ -64,25 +64,24 @@ static void push_culprit(lua_State *L, lml_state *S, lua_State *L1, int level) {
     push_function_name(L, &ar);
     return;
   }
-  lua_pushliteral(L, "a C function");
+  lua_pushliteral(L, "the message handler of xpcall"); /* no C function: Lua itself is in the way */
 }
 
 static int refuse(lua_State *L, lml_state *S, const char *what, lua_State *at, int level) {
   luaL_checkstack(L, 8, NULL);
-  luaL_where(L, 1);
   push_culprit(L, S, at, level);
-  lua_pushfstring(L, "%scannot wait (%s) inside %s: Lua cannot suspend this function; wait before calling it",
-                  lua_tostring(L, -2), what, lua_tostring(L, -1));
-  return lua_error(L);
+  return lml_misuse(
+    L, "cannot wait (%s) inside %s: Lua cannot suspend this function; wait before calling it", what,
+    lua_tostring(L, -1));
 }
 
 static void check_can_yield(lua_State *L, lml_state *S, const char *what) {
   if (S->closing)
-    luaL_error(L, "cannot wait (%s) while a coroutine is being closed: its __close cannot be suspended",
+    lml_misuse(L, "cannot wait (%s) while a coroutine is being closed: its __close cannot be suspended",
                what);
   if (L != S->running) {
     if (!lua_isyieldable(L)) refuse(L, S, what, L, 1);
-    luaL_error(L,
+    lml_misuse(L,
                "cannot wait (%s) in a coroutine that was resumed by a copy of coroutine.resume or "
                "coroutine.wrap from before require \"moonloop\"",
                what);
@@ -142,9 +141,9 @@ lml_await *lml_await_begin(lua_State *L, lml_state *S, const char *what) {
     if (mli_unlikely(scope != NULL)) deliver(L, S, scope);
     return begin(&job->await, job, what);
   }
-  if (S->closed) luaL_error(L, "cannot wait (%s): this Lua state is closing", what);
+  if (S->closed) lml_misuse(L, "cannot wait (%s): this Lua state is closing", what);
   if (mli_loop_self())
-    luaL_error(L, "cannot wait (%s) on a loop's thread outside a job: it would block the loop", what);
+    lml_misuse(L, "cannot wait (%s) on a loop's thread outside a job: it would block the loop", what);
   if (S->task && atomic_load(&S->task_cancelled)) raise_task_cancelled(L, S);
   lml_sync_wait *w = &S->sync_first;
   if (S->sync && !(w = malloc(sizeof *w))) luaL_error(L, "not enough memory");

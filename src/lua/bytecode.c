@@ -21,10 +21,10 @@
 #include <string.h>
 #include "lml.h"
 
-#define CACHE_COUNT 512                /* entries of one generation */
-#define CACHE_BYTES ((size_t)8 << 20)  /* bytes of dumps in one generation */
-#define MOST_SPLICED 190               /* upvalues: a function has at most 200 locals */
-#define MOST_NESTED 200                /* functions in functions: Lua's own limit */
+#define CACHE_COUNT 512               /* entries of one generation */
+#define CACHE_BYTES ((size_t)8 << 20) /* bytes of dumps in one generation */
+#define MOST_SPLICED 190              /* upvalues: a function has at most 200 locals */
+#define MOST_NESTED 200               /* functions in functions: Lua's own limit */
 
 /* ---- the layout of a dump ---- */
 
@@ -44,7 +44,7 @@ typedef struct layout {
   const unsigned char *inner;    /* the first function inside it */
   const unsigned char *inner_end;
   const unsigned char *end;
-  bool assigns;                  /* it or a function inside it assigns to an upvalue of it */
+  bool assigns; /* it or a function inside it assigns to an upvalue of it */
 } layout;
 
 static const unsigned char *take(reader *r, size_t n) {
@@ -91,10 +91,13 @@ static void skip_string(reader *r) {
 static void skip_constants(reader *r) {
   for (size_t n = take_count(r, 1); n && !r->bad; n--) {
     switch (take_byte(r)) {
-    case LUA_TNIL: case LUA_TBOOLEAN: case LUA_TBOOLEAN | 16: break;
+    case LUA_TNIL:
+    case LUA_TBOOLEAN:
+    case LUA_TBOOLEAN | 16: break;
     case LUA_TNUMBER: take(r, sizeof(lua_Integer)); break;
     case LUA_TNUMBER | 16: take(r, sizeof(lua_Number)); break;
-    case LUA_TSTRING: case LUA_TSTRING | 16: skip_string(r); break;
+    case LUA_TSTRING:
+    case LUA_TSTRING | 16: skip_string(r); break;
     default: r->bad = true;
     }
   }
@@ -130,7 +133,7 @@ static void read_function(reader *r, layout *out, const bool *ours, int depth) {
   skip_string(r); /* source */
   take_size(r);   /* first and last line */
   take_size(r);
-  take(r, 3);     /* parameters, is it vararg, stack size */
+  take(r, 3); /* parameters, is it vararg, stack size */
   size_t instructions = take_count(r, INSTRUCTION_SIZE);
   const unsigned char *code = take(r, instructions * INSTRUCTION_SIZE);
   skip_constants(r);
@@ -218,15 +221,15 @@ static void push_text(lua_State *L, unsigned upvalues) {
 static dump push_frame(lua_State *L, unsigned upvalues) {
   dump d = { NULL, 0, 0 };
   size_t size;
-  push_text(L, upvalues);                                   /* text */
+  push_text(L, upvalues); /* text */
   const char *text = lua_tolstring(L, -1, &size);
   if (luaL_loadbufferx(L, text, size, "=?", "t") != LUA_OK) lua_error(L);
-  lua_remove(L, -2);                                        /* function */
+  lua_remove(L, -2); /* function */
   lua_dump(L, measure, &d, 1);
-  d.bytes = lua_newuserdatauv(L, d.room ? d.room : 1, 0);   /* function bytes */
-  lua_insert(L, -2);                                        /* bytes function */
+  d.bytes = lua_newuserdatauv(L, d.room ? d.room : 1, 0); /* function bytes */
+  lua_insert(L, -2);                                      /* bytes function */
   lua_dump(L, copy, &d, 1);
-  lua_pop(L, 1);                                            /* bytes */
+  lua_pop(L, 1); /* bytes */
   return d;
 }
 
@@ -248,7 +251,7 @@ static bool push_factory(lua_State *L, const void *bytes, size_t size, unsigned 
   const unsigned char *start = r.p;
   if (!read_layout(&r, &function) || r.p != r.end || function.count != upvalues) return false;
 
-  dump d = push_frame(L, upvalues);                         /* frame */
+  dump d = push_frame(L, upvalues); /* frame */
   reader f = read_header(d.bytes, d.size);
   if (!read_layout(&f, &outer) || f.p != f.end) goto no;
   reader i = { outer.inner, outer.inner_end, f.bad };
@@ -265,18 +268,17 @@ static bool push_factory(lua_State *L, const void *bytes, size_t size, unsigned 
   }
   const unsigned char *rest = function.upvalues + (size_t)upvalues * 3;
   luaL_addlstring(&b, (const char *)rest, (size_t)(function.end - rest));
-  luaL_addlstring(&b, (const char *)outer.inner_end,
-                  (size_t)(d.bytes + d.size - outer.inner_end));
-  luaL_pushresult(&b);                                      /* frame spliced */
+  luaL_addlstring(&b, (const char *)outer.inner_end, (size_t)(d.bytes + d.size - outer.inner_end));
+  luaL_pushresult(&b); /* frame spliced */
   size_t length;
   const char *spliced = lua_tolstring(L, -1, &length);
   if (luaL_loadbufferx(L, spliced, length, "=?", "b") != LUA_OK) goto no;
   lua_replace(L, top + 1);
-  lua_settop(L, top + 1);                                   /* factory */
+  lua_settop(L, top + 1); /* factory */
   lua_pushvalue(L, -1);
-  lua_call(L, 0, 1);                                        /* factory closure */
+  lua_call(L, 0, 1); /* factory closure */
   if (!has_upvalues(L, upvalues)) goto no;
-  lua_pop(L, 1);                                            /* factory */
+  lua_pop(L, 1); /* factory */
   return true;
 no:
   lua_settop(L, top);
@@ -286,7 +288,7 @@ no:
 /* Runs a closure of the factory on top with a value for each upvalue. */
 static bool try_closure(lua_State *L, lua_Integer a, lua_Integer b) {
   lua_pushvalue(L, -1);
-  lua_call(L, 0, 1);                                        /* factory closure */
+  lua_call(L, 0, 1); /* factory closure */
   lua_pushinteger(L, a);
   lua_setupvalue(L, -2, 1);
   lua_pushinteger(L, b);
@@ -294,12 +296,12 @@ static bool try_closure(lua_State *L, lua_Integer a, lua_Integer b) {
   for (int time = 1; time <= 2; time++) {
     lua_pushvalue(L, -1);
     lua_pushinteger(L, 5);
-    lua_call(L, 1, 1);                                      /* factory closure result */
+    lua_call(L, 1, 1); /* factory closure result */
     bool right = lua_tointeger(L, -1) == a + 5 * time + b;
     lua_pop(L, 1);
     if (!right) return false;
   }
-  lua_pop(L, 1);                                            /* factory */
+  lua_pop(L, 1); /* factory */
   return true;
 }
 
@@ -308,16 +310,19 @@ static bool try_closure(lua_State *L, lua_Integer a, lua_Integer b) {
 static int self_test(lua_State *L) {
   static const char text[] =
     "local a, b = 1, 'x' return function(n) a = a + n return (function() return a + b end)() end";
-  static const struct { const char *text; bool assigns; } chunks[] = {
+  static const struct {
+    const char *text;
+    bool assigns;
+  } chunks[] = {
     { "_ENV = {}", true },
     { "local function f() local function g() _ENV = nil end return g end", true },
     { "x = 1 local a local function f() a = print end", false },
   };
   if (luaL_loadbufferx(L, text, sizeof text - 1, "=?", "t") != LUA_OK) lua_error(L);
-  lua_call(L, 0, 1);                                        /* function */
+  lua_call(L, 0, 1); /* function */
   dump d = { NULL, 0, 0 };
   lua_dump(L, measure, &d, 0);
-  d.bytes = lua_newuserdatauv(L, d.room, 0);                /* function bytes */
+  d.bytes = lua_newuserdatauv(L, d.room, 0); /* function bytes */
   lua_pushvalue(L, -2);
   lua_dump(L, copy, &d, 0);
   bool right = push_factory(L, d.bytes, d.size, 2) && try_closure(L, 1, 2) && try_closure(L, 7, 9);
@@ -368,10 +373,10 @@ static void cache_put(lua_State *L, lml_cache *cache, lua_Integer key, size_t si
     cache->count = 0;
     cache->bytes = 0;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, cache->young);          /* value young */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, cache->young); /* value young */
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, key);
-  lua_pop(L, 1);                                            /* value */
+  lua_pop(L, 1); /* value */
   cache->count++;
   cache->bytes += size;
 }
@@ -380,12 +385,12 @@ static void cache_put(lua_State *L, lml_cache *cache, lua_Integer key, size_t si
 static int cache_get(lua_State *L, lml_cache *cache, lua_Integer key, size_t size) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, cache->young);
   int type = lua_rawgeti(L, -1, key);
-  lua_remove(L, -2);
+  lua_replace(L, -2);
   if (mli_likely(type != LUA_TNIL)) return type;
   lua_pop(L, 1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, cache->old);
   type = lua_rawgeti(L, -1, key);
-  lua_remove(L, -2);
+  lua_replace(L, -2);
   if (type != LUA_TNIL) cache_put(L, cache, key, size);
   return type;
 }
@@ -407,11 +412,11 @@ static int box_gc(lua_State *L) {
 
 void lml_codes_open(lua_State *L, lml_codes *codes) {
   understand(L);
-  if (luaL_newmetatable(L, BOX)) {                          /* mt */
+  if (luaL_newmetatable(L, BOX)) { /* mt */
     lua_pushcfunction(L, box_gc);
     lua_setfield(L, -2, "__gc");
   }
-  lua_newtable(L);                                          /* mt closures */
+  lua_newtable(L); /* mt closures */
   lua_createtable(L, 0, 1);
   lua_pushliteral(L, "k");
   lua_setfield(L, -2, "__mode");
@@ -433,9 +438,9 @@ lml_code *lml_code_known(lua_State *L, lml_codes *codes, int index) {
 
 /* Remembers the box on top for the closure at `index`; pops it. */
 static void remember(lua_State *L, lml_codes *codes, int index) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, codes->closures);       /* box closures */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, codes->closures); /* box closures */
   lua_pushvalue(L, index);
-  lua_pushvalue(L, -3);                                     /* box closures closure box */
+  lua_pushvalue(L, -3); /* box closures closure box */
   lua_rawset(L, -3);
   lua_pop(L, 2);
 }
@@ -455,7 +460,7 @@ static uint64_t hash_bytes(const void *bytes, size_t size) {
 
 lml_code *lml_code_seen(lua_State *L, lml_codes *codes, int index, const void *bytes, size_t size) {
   lua_Integer key = (lua_Integer)hash_bytes(bytes, size);
-  cache_get(L, &codes->boxes, key, size);                   /* box */
+  cache_get(L, &codes->boxes, key, size); /* box */
   lml_code **box = lua_touserdata(L, -1);
   if (!box || (*box)->size != size || memcmp((*box)->bytes, bytes, size) != 0) {
     lua_pop(L, 1);
@@ -468,7 +473,7 @@ lml_code *lml_code_seen(lua_State *L, lml_codes *codes, int index, const void *b
 
 lml_code *lml_code_new(lua_State *L, lml_codes *codes, int index, const void *bytes, size_t size) {
   static atomic_uint_fast64_t last;
-  lml_code **box = lua_newuserdatauv(L, sizeof *box, 0);    /* box */
+  lml_code **box = lua_newuserdatauv(L, sizeof *box, 0); /* box */
   *box = NULL;
   luaL_setmetatable(L, BOX);
   lml_code *code = malloc(sizeof *code + size);
@@ -504,7 +509,8 @@ static void load(lua_State *L, const lml_code *code) {
 
 /* Pushes what the cache keeps for the code, after storing it there. */
 static void load_once(lua_State *L, lml_codes *codes, const lml_code *code) {
-  if (code->shared) load(L, code);
+  if (code->shared)
+    load(L, code);
   else if (!code->spliced || !push_factory(L, code->bytes, code->size, code->upvalues))
     lua_pushboolean(L, 0);
   cache_put(L, &codes->loaded, (lua_Integer)code->id, code->size);

@@ -12,12 +12,12 @@
 /* The dump of a Lua function. Never changes; any state on any thread. */
 typedef struct lml_code {
   mli_object object;
-  uint64_t id;      /* never used again in this process */
-  uint64_t hash;    /* of the bytes */
+  uint64_t id;   /* never used again in this process */
+  uint64_t hash; /* of the bytes */
   size_t size;
   uint8_t upvalues;
-  bool shared;      /* one closure serves all: no upvalue but an _ENV that nothing assigns */
-  bool spliced;     /* its closures come from a factory */
+  bool shared;  /* one closure serves all: no upvalue but an _ENV that nothing assigns */
+  bool spliced; /* its closures come from a factory */
   unsigned char bytes[];
 } lml_code;
 
@@ -26,9 +26,9 @@ extern const mli_type lml_code_type;
 /* A cache from integers to values in two generations: what was not used while
 ** the young one filled up is let go. */
 typedef struct lml_cache {
-  int young, old;   /* registry references */
-  unsigned count;   /* in the young one */
-  size_t bytes;     /* likewise, of dumps */
+  int young, old; /* registry references */
+  unsigned count; /* in the young one */
+  size_t bytes;   /* likewise, of dumps */
 } lml_cache;
 
 /* What a state knows of code. Boxes are userdata that own a reference. */

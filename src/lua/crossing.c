@@ -13,12 +13,12 @@
 #include "names.h"
 #include "scratch.h"
 
-#define MOST_LEVELS 10000   /* of nesting */
+#define MOST_LEVELS 10000 /* of nesting */
 #define AS_TEXT_(x) #x
 #define AS_TEXT(x) AS_TEXT_(x)
 #define ADOPTED (64 * 1024) /* bytes from which a message takes the memory over */
 #define HEADER_SIZE 5
-#define TABLE_SIZE 8        /* two counts */
+#define TABLE_SIZE 8 /* two counts */
 
 enum { NEEDS_NUMBERS = 1, NEEDS_METATABLES = 2 }; /* flags */
 
@@ -37,12 +37,12 @@ enum tag {
   MODULE,   /* numbered; name: STRING or LONG without number */
   FIELD,    /* numbered; name; name of the field */
   GLOBALS,
-  SHARED,   /* a closure that all messages share; object: 4 */
-  CLOSURE,  /* numbered; object: 4, upvalues: 1; each a value or a CELL */
-  CELL,     /* an upvalue that another closure has; its number: 4, which upvalue: 1 */
-  HANDLE,   /* object: 4 */
-  MADE,     /* numbered; "module:function": name; arguments: 4; those */
-  ERRORS    /* the metatable of error values */
+  SHARED,  /* a closure that all messages share; object: 4 */
+  CLOSURE, /* numbered; object: 4, upvalues: 1; each a value or a CELL */
+  CELL,    /* an upvalue that another closure has; its number: 4, which upvalue: 1 */
+  HANDLE,  /* object: 4 */
+  MADE,    /* numbered; "module:function": name; arguments: 4; those */
+  ERRORS   /* the metatable of error values */
 };
 
 struct lml_crossing {
@@ -78,14 +78,14 @@ static int crossing_gc(lua_State *L) {
 void lml_crossing_open(lua_State *L) {
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TNIL) {
-    lml_crossing *c = lua_newuserdatauv(L, sizeof *c, 0);   /* nil ud */
+    lml_crossing *c = lua_newuserdatauv(L, sizeof *c, 0); /* nil ud */
     memset(c, 0, sizeof *c);
     lml_names_open(L, &c->names);
     lml_codes_open(L, &c->codes);
-    lua_createtable(L, 0, 1);                               /* nil ud mt */
+    lua_createtable(L, 0, 1); /* nil ud mt */
     lua_pushcfunction(L, crossing_gc);
     lua_setfield(L, -2, "__gc");
-    lua_setmetatable(L, -2);                                /* nil ud */
+    lua_setmetatable(L, -2); /* nil ud */
     lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
   }
   lua_pop(L, 1);
@@ -132,12 +132,12 @@ static void give_back(lml_crossing *c, lml_scratch *s) {
 /* ---- the path ---- */
 
 enum kind {
-  ROOT,      /* value `index` of the cargo, from 0 */
-  KEY,       /* the value under the key at stack index `index` */
-  IN_KEY,    /* a key itself */
-  UPVALUE,   /* `name`, number `index` */
+  ROOT,    /* value `index` of the cargo, from 0 */
+  KEY,     /* the value under the key at stack index `index` */
+  IN_KEY,  /* a key itself */
+  UPVALUE, /* `name`, number `index` */
   METATABLE,
-  ARGUMENT   /* number `index` of what `__moonloop` returned */
+  ARGUMENT /* number `index` of what `__moonloop` returned */
 };
 
 typedef struct encoder {
@@ -145,15 +145,15 @@ typedef struct encoder {
   lml_crossing *c;
   lml_scratch *s;
   lml_cargo cargo;
-  int done;            /* values that are in the message already */
+  int done; /* values that are in the message already */
   uint32_t numbered;
-  uint32_t depth;      /* steps of the path */
+  uint32_t depth; /* steps of the path */
   uint8_t flags;
-  bool refreshed;      /* the names, for this message */
+  bool refreshed; /* the names, for this message */
   bool rebuilt;
-  int anchors;         /* stack index of a table, or nil: what must outlive the message */
+  int anchors; /* stack index of a table, or nil: what must outlive the message */
   const void *globals;
-  const void *errors;  /* the metatable */
+  const void *errors; /* the metatable */
 } encoder;
 
 static void add_string_key(luaL_Buffer *b, const char *s, size_t length) {
@@ -336,7 +336,8 @@ static inline bool write_plain(lml_scratch *s, lua_State *L, int i) {
     uint64_t p = (uintptr_t)lua_touserdata(L, i);
     return write_word(s, POINTER, &p);
   }
-  case LUA_TNIL: case LUA_TBOOLEAN: {
+  case LUA_TNIL:
+  case LUA_TBOOLEAN: {
     unsigned char *p = lml_scratch_take(s, 1);
     if (p) *p = lua_isnil(L, i) ? NIL : lua_toboolean(L, i) ? TRUE : FALSE;
     return p != NULL;
@@ -371,8 +372,7 @@ static void number(encoder *e, const void *key) {
 static bool put_known(encoder *e, const void *key) {
   const lml_met *m = lml_scratch_find(e->s, key);
   if (!m) return false;
-  if (m->number == UNFINISHED)
-    refuse(e, "a userdata whose __moonloop leads back to itself", NULL);
+  if (m->number == UNFINISHED) refuse(e, "a userdata whose __moonloop leads back to itself", NULL);
   e->flags |= NEEDS_NUMBERS;
   put_tagged(e, KNOWN, m->number);
   return true;
@@ -472,7 +472,7 @@ static void put_contents(encoder *e, int t) {
   lua_pushnil(L);
   int key = lua_gettop(L);
   enter(e, KEY, key);
-  while (lua_next(L, t)) {                                  /* key value */
+  while (lua_next(L, t)) { /* key value */
     lua_Unsigned n;
     if (pairs == 0 && lua_isinteger(L, key) &&
         ((n = (lua_Unsigned)lua_tointeger(L, key)) == (lua_Unsigned)items + 1 ||
@@ -502,7 +502,7 @@ static void put_copy(encoder *e, int t) {
     put_contents(e, t);
     return;
   }
-  put_tag(e, INSTANCE);                                     /* mt */
+  put_tag(e, INSTANCE); /* mt */
   put_contents(e, t);
   e->flags |= NEEDS_METATABLES;
   put_metatable(e, lua_gettop(L));
@@ -512,15 +512,20 @@ static void put_copy(encoder *e, int t) {
 static void put_table(encoder *e, int t) {
   const void *p = lua_topointer(e->L, t);
   if (put_known(e, p)) return;
-  if (p == e->globals) put_tag(e, GLOBALS);
-  else if (p == e->errors) put_tag(e, ERRORS);
-  else if (!put_named(e, t, false)) put_copy(e, t);
+  if (p == e->globals)
+    put_tag(e, GLOBALS);
+  else if (p == e->errors)
+    put_tag(e, ERRORS);
+  else if (!put_named(e, t, false))
+    put_copy(e, t);
 }
 
 static void put_metatable(encoder *e, int mt) {
   const void *p = lua_topointer(e->L, mt);
-  if (p == e->errors) put_tag(e, ERRORS);
-  else if (p == e->globals) put_tag(e, GLOBALS);
+  if (p == e->errors)
+    put_tag(e, ERRORS);
+  else if (p == e->globals)
+    put_tag(e, GLOBALS);
   else if (!put_known(e, p) && !put_named(e, mt, true)) {
     lml_names_deny(e->L, &e->c->names, mt);
     enter(e, METATABLE, 0);
@@ -534,7 +539,7 @@ static void put_upvalues(encoder *e, int f, unsigned count) {
   uint32_t closure = e->numbered, step = e->depth;
   enter(e, UPVALUE, 0);
   for (unsigned i = 1; i <= count; i++) {
-    const char *name = lua_getupvalue(L, f, (int)i);        /* value */
+    const char *name = lua_getupvalue(L, f, (int)i); /* value */
     if (strcmp(name, "_ENV") == 0) {
       put_tag(e, GLOBALS);
     } else {
@@ -622,9 +627,10 @@ static void put_made(encoder *e, int u) {
   int maker = lua_gettop(L);
   if (!lml_scratch_add(e->s, p, UNFINISHED)) no_memory(e);
   lua_pushvalue(L, u);
-  lua_call(L, 1, LUA_MULTRET);                              /* name arguments... */
+  lua_call(L, 1, LUA_MULTRET); /* name arguments... */
   int last = lua_gettop(L);
-  const char *name = last >= maker && lua_type(L, maker) == LUA_TSTRING ? lua_tostring(L, maker) : "";
+  const char *name = last >= maker && lua_type(L, maker) == LUA_TSTRING ? lua_tostring(L, maker)
+                                                                        : "";
   const char *colon = strchr(name, ':');
   if (!colon || colon == name || colon[1] == '\0')
     refuse(e, "a userdata whose __moonloop does not return \"module:function\"", NULL);
@@ -653,7 +659,7 @@ static void put_userdata(encoder *e, int u) {
     return;
   }
   if (put_named(e, u, false)) return;
-  if (luaL_getmetafield(L, u, "__moonloop") != LUA_TNIL) {  /* maker */
+  if (luaL_getmetafield(L, u, "__moonloop") != LUA_TNIL) { /* maker */
     put_made(e, u);
     lua_pop(L, 1);
     return;
@@ -702,8 +708,7 @@ static mli_message *finish(encoder *e, uint32_t count) {
   memcpy(s->bytes + 1, &count, 4);
   uint32_t objects = s->count;
   s->count = 0; /* the message has them now */
-  if (mli_likely(s->size < ADOPTED))
-    return mli_message_new(s->bytes, s->size, s->objects, objects);
+  if (mli_likely(s->size < ADOPTED)) return mli_message_new(s->bytes, s->size, s->objects, objects);
   unsigned char *bytes = s->bytes;
   if (s->room - s->size > s->size / 8 && (bytes = realloc(s->bytes, s->size)) == NULL)
     bytes = s->bytes;
@@ -851,8 +856,10 @@ static void get_table(decoder *d, bool instance) {
   int t = lua_gettop(L);
   for (uint32_t i = 1; i <= items; i++) {
     get_value(d);
-    if (lua_isnil(L, -1)) lua_pop(L, 1);
-    else lua_rawseti(L, t, i);
+    if (lua_isnil(L, -1))
+      lua_pop(L, 1);
+    else
+      lua_rawseti(L, t, i);
   }
   for (uint32_t i = 0; i < pairs; i++) {
     get_value(d);
@@ -878,20 +885,20 @@ static void get_closure(decoder *d) {
   lml_code *code = get_code(d);
   unsigned count = get_byte(d);
   if (code->shared || count != code->upvalues) damaged(d);
-  lml_code_push(L, &d->c->codes, code);                     /* closure */
+  lml_code_push(L, &d->c->codes, code); /* closure */
   note(d);
   int closure = lua_gettop(L);
   for (unsigned i = 1; i <= count; i++) {
     unsigned tag = get_byte(d);
     if (tag == CELL) {
-      int type = get_known(d);                              /* closure owner */
+      int type = get_known(d); /* closure owner */
       unsigned part = get_byte(d);
       if (type != LUA_TFUNCTION || lua_iscfunction(L, -1) || !lua_upvalueid(L, -1, (int)part))
         damaged(d);
       lua_upvaluejoin(L, closure, (int)i, -1, (int)part);
       lua_pop(L, 1);
     } else {
-      get_tagged(d, tag);                                   /* closure value */
+      get_tagged(d, tag); /* closure value */
       lua_setupvalue(L, closure, (int)i);
     }
   }
@@ -937,10 +944,10 @@ static void get_made(decoder *d) {
   if (count > INT32_MAX) damaged(d);
   luaL_checkstack(L, (int)count + LUA_MINSTACK, "too many arguments of a userdata");
   lua_Integer pending = d->pending;
-  push_maker(L, name, length);                              /* maker */
+  push_maker(L, name, length); /* maker */
   for (uint32_t i = 0; i < count; i++) get_value(d);
   set_metatables(d, pending);
-  lua_call(L, (int)count, 1);                               /* value */
+  lua_call(L, (int)count, 1); /* value */
   if (lua_isnil(L, -1)) {
     lua_pushlstring(L, name, length);
     lml_raise(L, "crossing", "'%s' did not return a value", lua_tostring(L, -1));
@@ -975,7 +982,8 @@ static void get_tagged(decoder *d, unsigned tag) {
     break;
   }
   case POINTER: lua_pushlightuserdata(L, (void *)(uintptr_t)get_word(d)); break;
-  case STRING: case LONG: {
+  case STRING:
+  case LONG: {
     size_t length;
     const char *bytes = get_bytes(d, tag, &length);
     lua_pushlstring(L, bytes, length);
@@ -1001,25 +1009,31 @@ static void get_tagged(decoder *d, unsigned tag) {
 static void get_value(decoder *d) { get_tagged(d, get_byte(d)); }
 
 int lml_decode(lua_State *L, const mli_message *message) {
-  decoder d = { .L = L, .c = lml_crossing_of(L), .message = message, .p = message->bytes,
+  decoder d = { .L = L,
+                .c = lml_crossing_of(L),
+                .message = message,
+                .p = message->bytes,
                 .end = message->bytes + message->size };
   unsigned flags = get_byte(&d);
   uint32_t count = get_bounded(&d);
   if (count > INT32_MAX - 2 * LUA_MINSTACK) damaged(&d);
   if (!lua_checkstack(L, (int)count + LUA_MINSTACK)) luaL_error(L, "too many values to receive");
   int top = lua_gettop(L);
-  if (flags) {
-    lua_newtable(L);                                        /* numbers */
-    lua_newtable(L);                                        /* numbers metatables */
-    if (flags & NEEDS_NUMBERS) d.numbers = top + 1;
-    if (flags & NEEDS_METATABLES) d.metatables = top + 2;
+  if (flags & NEEDS_NUMBERS) {
+    lua_createtable(L, 8, 0); /* numbers */
+    d.numbers = lua_gettop(L);
   }
+  if (flags & NEEDS_METATABLES) {
+    lua_createtable(L, 8, 0); /* metatables */
+    d.metatables = lua_gettop(L);
+  }
+  int first = lua_gettop(L) + 1;
   for (uint32_t i = 0; i < count; i++) get_value(&d);
   if (d.p != d.end) damaged(&d);
   if (flags) {
     set_metatables(&d, 0);
-    lua_rotate(L, top + 1, -2);
-    lua_pop(L, 2);
+    lua_rotate(L, top + 1, top + 1 - first);
+    lua_settop(L, top + (int)count);
   }
   return (int)count;
 }

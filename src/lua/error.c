@@ -52,6 +52,22 @@ int lml_fail_op(lua_State *L, const mli_op *op) {
   return lml_fail(L, op->code, "%s: %s", op->class->name, op->code);
 }
 
+int lml_misuse(lua_State *L, const char *format, ...) {
+  va_list args;
+  char chunk[MLI_WHERE_MAX];
+  uint32_t line;
+  lml_where(L, 1, chunk, sizeof chunk, &line);
+  if (line)
+    lua_pushfstring(L, "%s:%d: ", chunk, (int)line);
+  else
+    lua_pushliteral(L, "");
+  va_start(args, format);
+  lua_pushvfstring(L, format, args);
+  va_end(args);
+  lua_concat(L, 2);
+  return lua_error(L);
+}
+
 /* ---- times ---- */
 
 static uint64_t deadline(lua_State *L, int index, int arg, const char *option) {
@@ -65,7 +81,7 @@ static uint64_t deadline(lua_State *L, int index, int arg, const char *option) {
     wrong = "a number of seconds expected, got NaN";
   else if (s < 0)
     wrong = lua_pushfstring(L, "a number of seconds must not be negative, got %f", s);
-  if (wrong && option) luaL_error(L, "option '%s': %s", option, wrong);
+  if (wrong && option) lml_misuse(L, "option '%s': %s", option, wrong);
   if (wrong) luaL_argerror(L, arg, wrong);
   if (s == 0) return 0;
   if (s > 3e9) return MLI_FOREVER; /* a century */
@@ -103,6 +119,9 @@ static int l_error_value(lua_State *L) {
   return 1;
 }
 
+/* misuse(message): raises it at the line outside of moonloop that called. */
+static int l_misuse(lua_State *L) { return lml_misuse(L, "%s", luaL_checkstring(L, 1)); }
+
 static int has_code(lua_State *L, const char *code) {
   bool is = false;
   if (lua_istable(L, 1) && lua_getmetatable(L, 1)) {
@@ -136,7 +155,7 @@ void lml_error_open(lua_State *L) {
   static const luaL_Reg functions[] = {
     { "error_value", l_error_value }, { "is_cancelled", l_is_cancelled },
     { "is_timeout", l_is_timeout },   { "check_timeout", l_check_timeout },
-    { NULL, NULL },
+    { "misuse", l_misuse },           { NULL, NULL },
   };
   if (luaL_newmetatable(L, LML_ERROR)) {
     lua_pushcfunction(L, error_tostring);

@@ -463,13 +463,13 @@ static void pack_preload(lua_State *L, config *c) {
       lua_pushcfunction(L, encode_one);
       lua_pushvalue(L, table + 3);
       lua_pushlightuserdata(L, &out);
-      if (lua_pcall(L, 2, 0, 0) == LUA_OK)
+      if (lua_pcall(L, 2, 0, 0) == LUA_OK) {
         lua_pushvalue(L, table + 3);
-      else
+      } else {
         luaL_tolstring(L, -1, NULL);
+        lua_remove(L, -2);
+      }
       mli_message_free(out);
-      lua_replace(L, table + 5);
-      lua_settop(L, table + 5);
     }
     lua_rawset(L, table);
   }
@@ -603,7 +603,7 @@ mli_executor *lml_default_executor(lua_State *L) {
   }
   const char *init = getenv("MOONLOOP_INIT");
   if (init && strcmp(init, "0") == 0)
-    luaL_error(L, "no event loop is set and MOONLOOP_INIT=0 forbids making one: call "
+    lml_misuse(L, "no event loop is set and MOONLOOP_INIT=0 forbids making one: call "
                   "moonloop.set_event_loop(moonloop.AsyncExecutor{})");
   ex = make(L, "moonloop", true, 1, 0, 0, 0);
   ex = install_default(&defaults.loop, ex);
@@ -647,7 +647,7 @@ static int l_set_default(lua_State *L) {
   mli_executor *ex = NULL;
   if (!lua_isnoneornil(L, 1)) {
     ex = lml_executor_check(L, 1);
-    if (!ex->loops) return luaL_argerror(L, 1, "only an AsyncExecutor can be the event loop");
+    if (!ex->loops) return lml_misuse(L, "set_event_loop: only an AsyncExecutor can be the event loop");
     mli_executor_use(ex);
     mli_object_retain(&ex->object);
   }
@@ -668,14 +668,29 @@ void lml_host_enter(void) {
   mli_lock_release(&defaults.lock);
 }
 
+/* Says on stderr what keeps an executor from ending. */
+static void complain(mli_executor *ex) {
+  char text[1024];
+  int n = snprintf(text, sizeof text, "moonloop: executor '%s' did not stop within %d s of its state's closing:",
+                   ex->name, (int)(CLOSE_GRACE / MLI_SECOND));
+  mli_lock_acquire(&ex->lock);
+  for (unsigned i = 0; i < ex->count && n < (int)sizeof text; i++) {
+    const mli_task *task = ex->workers[i]->task;
+    if (task)
+      n += snprintf(text + n, sizeof text - (size_t)n, " job '%s' (submitted at %s:%u)",
+                    task->name[0] ? task->name : "unnamed", task->where, task->line);
+  }
+  mli_lock_release(&ex->lock);
+  fprintf(stderr, "%s\n", text);
+}
+
 /* Ends an executor for good, but waits no longer than the grace. */
 static void end_executor(mli_executor *ex) {
   mli_executor_shutdown(ex, true);
   if (mli_future_wait(ex->ended, mli_now() + CLOSE_GRACE) == ML_OK)
     mli_executor_join(ex);
   else
-    fprintf(stderr, "moonloop: executor '%s' did not stop within %d s of its state's closing\n", ex->name,
-            (int)(CLOSE_GRACE / MLI_SECOND));
+    complain(ex);
 }
 
 void lml_host_leave(lml_state *S) {
@@ -779,16 +794,10 @@ static int slot_k(lua_State *L, int status, lua_KContext ctx) {
   return submit_with_slot(L, S, ex);
 }
 
-static void check_submit(lua_State *L) {
-  int type = lua_type(L, SUBMIT_JOB);
-  if (type != LUA_TFUNCTION && type != LUA_TSTRING) luaL_typeerror(L, SUBMIT_JOB, "function");
-}
-
-/* submit(executor, name, timeout, job, ...) -> future */
-static int l_submit(lua_State *L) {
+/* submit_opened(executor, name, timeout, function or "module:function", ...) */
+static int l_submit_opened(lua_State *L) {
   lml_state *S = lml_upstate(L);
   mli_executor *ex = lml_executor_check(L, 1);
-  check_submit(L);
   if (atomic_load(&ex->closing)) return closed_error(L, ex);
   if (!ex->bounded || mli_sem_try(&ex->slots)) return submit_with_slot(L, S, ex);
   slot_wait *w = lua_newuserdatauv(L, sizeof *w, 0);
@@ -802,15 +811,50 @@ static int l_submit(lua_State *L) {
   return lml_await_park(L, S, a, MLI_FOREVER, slot_k, 0);
 }
 
-/* try_submit(executor, name, timeout, job, ...) -> future, or nil, err "busy" */
-static int l_try_submit(lua_State *L) {
+/* try_submit_opened(...): the same, or nil and an error with code "busy" */
+static int l_try_submit_opened(lua_State *L) {
   lml_state *S = lml_upstate(L);
   mli_executor *ex = lml_executor_check(L, 1);
-  check_submit(L);
-  if (atomic_load(&ex->closing)) return closed_error(L, ex);
+  if (atomic_load(&ex->closing)) return lml_fail(L, "closed", "executor '%s' is shut down", ex->name);
   if (ex->bounded && !mli_sem_try(&ex->slots))
     return lml_fail(L, "busy", "executor '%s' has as many jobs as max_pending allows", ex->name);
   return submit_with_slot(L, S, ex);
+}
+
+static const char open_job_key; /* registry: the front door's submit for other jobs */
+
+static int return_all_k(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  return lua_gettop(L);
+}
+
+/* Functions go straight on; the front door takes anything else apart. */
+static int submit_any(lua_State *L, lua_CFunction opened) {
+  if (mli_likely(lua_isfunction(L, 2))) {
+    lua_pushnil(L);
+    lua_pushnil(L);
+    lua_rotate(L, 2, 2);
+    return opened(L);
+  }
+  lml_executor_check(L, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &open_job_key);
+  lua_pushboolean(L, opened == l_try_submit_opened);
+  lua_rotate(L, 1, 2);
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, return_all_k);
+  return lua_gettop(L);
+}
+
+/* executor:submit(job, ...) -> future */
+static int l_submit(lua_State *L) { return submit_any(L, l_submit_opened); }
+
+/* executor:try_submit(job, ...) -> future, or nil, err */
+static int l_try_submit(lua_State *L) { return submit_any(L, l_try_submit_opened); }
+
+/* submit_other(f): f(try, executor, ...) submits what is no plain function. */
+static int l_submit_other(lua_State *L) {
+  lua_settop(L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &open_job_key);
+  return 0;
 }
 
 /* ---- closing, looking ---- */
@@ -1049,6 +1093,12 @@ static int l_in_worker(lua_State *L) {
   return 1;
 }
 
+/* is_executor(v) */
+static int l_is_executor(lua_State *L) {
+  lua_pushboolean(L, lml_handle_test(L, 1, &mli_executor_type) != NULL);
+  return 1;
+}
+
 static int ex_kind(lua_State *L) {
   mli_executor *ex = lml_executor_check(L, 1);
   lua_pushstring(L, ex->loops ? "async" : "thread");
@@ -1060,11 +1110,14 @@ void lml_executor_open(lua_State *L) {
     { "executor", l_executor },       { "default_executor", l_default_executor },
     { "set_default", l_set_default }, { "default_pool", l_default_pool },
     { "submit", l_submit },           { "try_submit", l_try_submit },
+    { "submit_opened", l_submit_opened }, { "try_submit_opened", l_try_submit_opened },
+    { "submit_other", l_submit_other },
     { "shutdown", l_shutdown },       { "join", l_join },
     { "is_own", l_is_own },           { "stats", l_stats },
     { "ask_jobs", l_ask_jobs },       { "own_jobs", l_own_jobs },
     { "on_error", lml_on_error },     { "executor_name", ex_name },
     { "executor_kind", ex_kind },     { "in_worker", l_in_worker },
+    { "is_executor", l_is_executor },
     { NULL, NULL },
   };
   static const luaL_Reg metamethods[] = {

@@ -28,6 +28,7 @@ lml_future *lml_future_test(lua_State *L, lml_state *S, int index) {
 lml_future *lml_future_check(lua_State *L, lml_state *S, int arg) {
   lml_future *u = lml_future_test(L, S, arg);
   if (!u) luaL_typeerror(L, arg, "future");
+  if (!u->handle.object) luaL_argerror(L, arg, "a future that was never made");
   return u;
 }
 
@@ -55,14 +56,14 @@ void lml_local_cancel(mli_future *f) {
 /* The shared face of a job of this loop. */
 typedef struct shared_future {
   mli_future future;
-  mli_loop *loop;     /* [I] holds a reference */
+  mli_loop *loop;     /* [I] holds a reference; NULL: it was settled before */
   lml_future *handle; /* [L] the local handle, while its job lives */
   mli_node cancel_node;
 } shared_future;
 
 static void shared_destroy(mli_object *object) {
   shared_future *s = mli_container(object, shared_future, future.object);
-  mli_release(s->loop);
+  if (s->loop) mli_release(s->loop);
   mli_future_fini(&s->future);
   free(s);
 }
@@ -124,9 +125,9 @@ mli_future *lml_future_share(lua_State *L, lml_state *S, int index) {
     if (failed && state == MLI_FINISHED) state = MLI_FAILED;
   }
   shared_future *s = malloc(sizeof *s);
-  if (!s || !S->loop) {
+  if (!s) {
     mli_message_free(outcome);
-    if (!s) luaL_error(L, "not enough memory");
+    luaL_error(L, "not enough memory");
   }
   mli_future_init(&s->future, &shared_type, true);
   mli_future_promote(&s->future, &u->local);
@@ -135,7 +136,7 @@ mli_future *lml_future_share(lua_State *L, lml_state *S, int index) {
     atomic_store(&s->future.state, state);
   }
   s->future.on_cancel = shared_cancel;
-  s->loop = mli_retain(S->loop);
+  s->loop = S->loop ? mli_retain(S->loop) : NULL; /* settled: nothing to cancel */
   s->handle = u;
   u->handle.object = &s->future.object;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->types[0].ref);
@@ -270,7 +271,7 @@ static lml_future *check_wait(lua_State *L, lml_state *S, uint64_t *deadline, bo
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
       const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
       if (strcmp(key, "timeout") != 0 && strcmp(key, "cancel") != 0)
-        luaL_error(L, "unknown option '%s': timeout or cancel expected", key);
+        lml_misuse(L, "unknown option '%s': timeout or cancel expected", key);
     }
     lua_getfield(L, 2, "cancel");
     *cancel = lua_toboolean(L, -1);
@@ -281,7 +282,7 @@ static lml_future *check_wait(lua_State *L, lml_state *S, uint64_t *deadline, bo
     *deadline = lml_check_deadline(L, 2);
   }
   if (waits_for_itself(S, u) && !mli_future_settled(lml_future_core(u)))
-    luaL_error(L, "a job cannot wait for itself");
+    lml_misuse(L, "a job cannot wait for itself");
   return u;
 }
 
@@ -439,7 +440,7 @@ static int f_cancel_and_wait(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lml_future *u = lml_future_check(L, S, 1);
   uint64_t deadline = lml_check_deadline(L, 2);
-  if (waits_for_itself(S, u)) luaL_error(L, "a job cannot wait for itself");
+  if (waits_for_itself(S, u)) lml_misuse(L, "a job cannot wait for itself");
   bool took = mli_future_cancel(lml_future_core(u), NULL);
   if (mli_future_settled(lml_future_core(u))) {
     lua_pushboolean(L, took);
@@ -578,7 +579,11 @@ static int f_gc(lua_State *L) {
   } else {
     mli_object_release(object);
   }
-  u->handle.object = NULL;
+  /* A finalizer that runs later may still ask: it finds a future that is over. */
+  mli_future_init(&u->local, &mli_future_type, false);
+  atomic_store(&u->local.state, MLI_STOPPED);
+  u->handle.object = &u->local.object;
+  u->values = 0;
   lml_thread_state = outer;
   S->gc = gc;
   return 0;

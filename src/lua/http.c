@@ -59,7 +59,7 @@ static int push_failure(lua_State *L, mli_http *h) {
   return 2;
 }
 
-static void push_response(lua_State *L, const mli_http *h) {
+static int push_response(lua_State *L, const mli_http *h) {
   size_t size;
   lua_createtable(L, 0, 8);
   lua_pushinteger(L, h->status);
@@ -70,11 +70,11 @@ static void push_response(lua_State *L, const mli_http *h) {
   lua_pushlstring(L, reason, size);
   lua_setfield(L, -2, "reason");
   lua_createtable(L, 1, 0);
-  lua_pushlstring(L, h->bytes, h->head);
+  lua_pushlstring(L, h->in.bytes, h->head);
   lua_rawseti(L, -2, 1);
   luaL_setmetatable(L, HEADERS);
   lua_setfield(L, -2, "headers");
-  lua_pushlstring(L, h->bytes + h->head, h->size - h->head);
+  lua_pushlstring(L, h->in.bytes + h->head, h->in.size - h->head);
   lua_setfield(L, -2, "body");
   lua_pushstring(L, h->final);
   lua_setfield(L, -2, "url");
@@ -83,6 +83,7 @@ static void push_response(lua_State *L, const mli_http *h) {
   push_times(L, &h->times);
   lua_setfield(L, -2, "timings");
   luaL_setmetatable(L, RESPONSE);
+  return 1;
 }
 
 enum { URL = 1, OPTIONS, BOX };
@@ -91,10 +92,9 @@ static int on_end(lua_State *L, int status, lua_KContext ctx) {
   mli_http *h = mli_container((mli_op *)ctx, mli_http, op);
   (void)status;
   luaL_checkstack(L, 8, NULL);
-  if (h->op.status != ML_OK) return push_failure(L, h);
-  push_response(L, h);
+  int results = h->op.status == ML_OK ? push_response(L, h) : push_failure(L, h);
   lml_op_drop(lua_touserdata(L, BOX));
-  return 1;
+  return results;
 }
 
 /* The URL or nil and the options or nil are at their places. */

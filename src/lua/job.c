@@ -685,7 +685,10 @@ static void run(lua_State *L, lml_state *S, lml_job *job) {
   S->current = job;
   S->running = job->co;
   S->in_wait = false;
+  mli_task *task = job->task;
+  if (task) mli_worker_runs(S->worker, task);
   int status = lua_resume(job->co, L, nargs, &count);
+  if (task) mli_worker_runs(S->worker, NULL);
   S->running = NULL;
   S->frames = NULL;
   S->current = NULL;

@@ -38,7 +38,10 @@ int lml_raise(lua_State *L, const char *code, const char *format, ...);
 /* Pushes nil and the error of an ended operation; returns 2. */
 int lml_fail_op(lua_State *L, const mli_op *op);
 
-/* ---- arguments (args.c) ---- */
+/* Raises a plain error at the line outside of moonloop that called: misuse. */
+int lml_misuse(lua_State *L, const char *format, ...);
+
+/* ---- arguments (error.c) ---- */
 
 /* The optional timeout at `arg`, in seconds, as an absolute deadline: nil or
 ** none is MLI_FOREVER, 0 has passed. Raises for another type, NaN, negative. */

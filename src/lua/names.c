@@ -7,24 +7,24 @@
 
 /* What the base library and `package` put into _G, as far as it can be passed. */
 static const char *const base_functions[] = {
-  "assert",       "collectgarbage", "dofile",   "error",    "getmetatable", "ipairs", "load",
-  "loadfile",     "next",           "pairs",    "pcall",    "print",        "rawequal", "rawget",
-  "rawlen",       "rawset",         "require",  "select",   "setmetatable", "tonumber", "tostring",
-  "type",         "warn",           "xpcall",   NULL
+  "assert",   "collectgarbage", "dofile",  "error",  "getmetatable", "ipairs",   "load",
+  "loadfile", "next",           "pairs",   "pcall",  "print",        "rawequal", "rawget",
+  "rawlen",   "rawset",         "require", "select", "setmetatable", "tonumber", "tostring",
+  "type",     "warn",           "xpcall",  NULL
 };
 
 /* Their fields are indexed first: a value that others hold too keeps the name
 ** that every state knows. */
-static const char *const libraries[] = { "string", "table",     "math", "io",    "os",
+static const char *const libraries[] = { "string", "table",     "math",  "io",      "os",
                                          "utf8",   "coroutine", "debug", "package", NULL };
 
 /* Pushes an empty map. */
 static void push_map(lua_State *L) {
-  lua_newtable(L);                                          /* values */
+  lua_newtable(L); /* values */
   lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");                                  /* values mt k */
+  lua_pushliteral(L, "k"); /* values mt k */
   lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);                                  /* values */
+  lua_setmetatable(L, -2); /* values */
 }
 
 void lml_names_open(lua_State *L, lml_names *names) {
@@ -48,8 +48,8 @@ static uint64_t mix(uint64_t hash, const void *p) {
 /* The identities of the modules, in the order of the table. A name that changed
 ** is seen when it is used. */
 static uint64_t sign(lua_State *L, const char *registered, uint64_t hash) {
-  if (push_registered(L, registered))                       /* modules */
-    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1))    /* modules key value */
+  if (push_registered(L, registered))                    /* modules */
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) /* modules key value */
       hash = mix(hash, lua_topointer(L, -1));
   lua_pop(L, 1);
   return hash;
@@ -85,7 +85,9 @@ static bool comes_first(builder *b, lua_Integer i, int module, int field) {
 static void add(builder *b, int value, int module, int field) {
   lua_State *L = b->L;
   switch (lua_type(L, value)) {
-  case LUA_TTABLE: case LUA_TFUNCTION: case LUA_TUSERDATA: break;
+  case LUA_TTABLE:
+  case LUA_TFUNCTION:
+  case LUA_TUSERDATA: break;
   default: return;
   }
   if (lua_rawequal(L, value, b->globals)) return;
@@ -103,8 +105,10 @@ static void add(builder *b, int value, int module, int field) {
   }
   lua_pushvalue(L, module);
   lua_rawseti(L, b->list, 2 * i - 1);
-  if (field) lua_pushvalue(L, field);
-  else lua_pushboolean(L, 0);
+  if (field)
+    lua_pushvalue(L, field);
+  else
+    lua_pushboolean(L, 0);
   lua_rawseti(L, b->list, 2 * i);
 }
 
@@ -120,12 +124,14 @@ static void add_fields(builder *b, int module) {
 static void add_modules(builder *b, const char *registered, bool fields) {
   lua_State *L = b->L;
   b->pass = b->count + 1;
-  if (push_registered(L, registered)) {                     /* modules */
+  if (push_registered(L, registered)) { /* modules */
     int modules = lua_gettop(L);
     for (lua_pushnil(L); lua_next(L, modules); lua_pop(L, 1)) { /* modules name value */
       if (lua_type(L, modules + 1) != LUA_TSTRING) continue;
-      if (fields) add_fields(b, modules + 1);
-      else add(b, modules + 2, modules + 1, 0);
+      if (fields)
+        add_fields(b, modules + 1);
+      else
+        add(b, modules + 2, modules + 1, 0);
     }
   }
   lua_pop(L, 1);
@@ -135,20 +141,20 @@ static void add_modules(builder *b, const char *registered, bool fields) {
 static void add_standard(builder *b) {
   lua_State *L = b->L;
   b->pass = b->count + 1;
-  lua_pushliteral(L, LUA_GNAME);                            /* "_G" */
+  lua_pushliteral(L, LUA_GNAME); /* "_G" */
   int module = lua_gettop(L);
   for (const char *const *name = base_functions; *name; name++) {
-    lua_pushstring(L, *name);                               /* "_G" name */
+    lua_pushstring(L, *name); /* "_G" name */
     lua_pushvalue(L, -1);
-    lua_rawget(L, b->globals);                              /* "_G" name value */
+    lua_rawget(L, b->globals); /* "_G" name value */
     if (lua_iscfunction(L, -1)) add(b, module + 2, module, module + 1);
     lua_settop(L, module);
   }
-  if (push_registered(L, LUA_LOADED_TABLE)) {               /* "_G" loaded */
+  if (push_registered(L, LUA_LOADED_TABLE)) { /* "_G" loaded */
     for (const char *const *name = libraries; *name; name++) {
-      lua_pushstring(L, *name);                             /* "_G" loaded name */
+      lua_pushstring(L, *name); /* "_G" loaded name */
       lua_pushvalue(L, -1);
-      lua_rawget(L, module + 1);                            /* "_G" loaded name library */
+      lua_rawget(L, module + 1); /* "_G" loaded name library */
       add_fields(b, module + 2);
       lua_settop(L, module + 1);
     }
@@ -161,15 +167,15 @@ void lml_names_rebuild(lua_State *L, lml_names *names) {
   luaL_checkstack(L, LUA_MINSTACK, "no room to index the modules");
   builder b = { L, top + 1, top + 2, top + 3, 0, 1 };
   uint64_t signed_before = signature(L);
-  push_map(L);                                              /* values */
-  lua_newtable(L);                                          /* values list */
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);      /* values list globals */
+  push_map(L);                                         /* values */
+  lua_newtable(L);                                     /* values list */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS); /* values list globals */
   add_modules(&b, LUA_LOADED_TABLE, false);
   add_modules(&b, LML_MODULES, false);
   add_standard(&b);
   add_modules(&b, LML_MODULES, true);
   add_modules(&b, LUA_LOADED_TABLE, true);
-  lua_settop(L, b.list);                                    /* values list */
+  lua_settop(L, b.list); /* values list */
   lua_rawseti(L, LUA_REGISTRYINDEX, names->list);
   lua_rawseti(L, LUA_REGISTRYINDEX, names->values);
   names->signature = signed_before;
@@ -190,11 +196,11 @@ static void loaded_module(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   } else {
     static const char *const tables[] = { LUA_LOADED_TABLE, LML_MODULES };
-    lua_pushnil(L);                                         /* name module */
+    lua_pushnil(L); /* name module */
     for (int i = 0; i < 2 && !lua_toboolean(L, -1); i++) {
-      if (!push_registered(L, tables[i])) lua_newtable(L);  /* name module table */
+      if (!push_registered(L, tables[i])) lua_newtable(L); /* name module table */
       lua_pushvalue(L, name);
-      lua_rawget(L, -2);                                    /* name module table module */
+      lua_rawget(L, -2); /* name module table module */
       lua_replace(L, name + 1);
       lua_settop(L, name + 1);
     }
@@ -213,26 +219,26 @@ static void push_field(lua_State *L, int module, int key) {
 }
 
 lml_named lml_names_find(lua_State *L, lml_names *names, int index) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, names->values);         /* values */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, names->values); /* values */
   lua_pushvalue(L, index);
-  int type = lua_rawget(L, -2);                             /* values entry */
+  int type = lua_rawget(L, -2); /* values entry */
   lua_Integer i = lua_tointeger(L, -1);
   lua_pop(L, 2);
   if (mli_likely(type == LUA_TNIL)) return LML_UNNAMED;
   if (type == LUA_TBOOLEAN) return LML_DENIED;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, names->list);           /* list */
-  lua_rawgeti(L, -1, 2 * i - 1);                            /* list module */
-  bool whole = lua_rawgeti(L, -2, 2 * i) == LUA_TBOOLEAN;   /* list module field */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, names->list);         /* list */
+  lua_rawgeti(L, -1, 2 * i - 1);                          /* list module */
+  bool whole = lua_rawgeti(L, -2, 2 * i) == LUA_TBOOLEAN; /* list module field */
   if (whole) {
     lua_pop(L, 1);
-    lua_pushnil(L);                                         /* list module nil */
+    lua_pushnil(L); /* list module nil */
   }
-  lua_remove(L, -3);                                        /* module field */
+  lua_remove(L, -3); /* module field */
   lua_pushvalue(L, -2);
-  loaded_module(L);                                         /* module field value */
+  loaded_module(L); /* module field value */
   if (!whole) {
     push_field(L, lua_gettop(L), lua_gettop(L) - 1);
-    lua_replace(L, -2);                                     /* module field value */
+    lua_replace(L, -2); /* module field value */
   }
   bool same = lua_rawequal(L, -1, index);
   lua_pop(L, same ? 1 : 3);
@@ -252,25 +258,25 @@ void lml_names_deny(lua_State *L, lml_names *names, int index) {
 void lml_names_push(lua_State *L, const char *module, size_t module_length, const char *field,
                     size_t field_length) {
   luaL_checkstack(L, 6, "no room for a module");
-  lua_pushlstring(L, module, module_length);                /* name */
+  lua_pushlstring(L, module, module_length); /* name */
   int at = lua_gettop(L);
   lua_pushvalue(L, at);
-  loaded_module(L);                                         /* name module */
+  loaded_module(L); /* name module */
   if (!lua_toboolean(L, -1)) {
     lua_pop(L, 1);
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
     lua_pushliteral(L, "require");
     lua_rawget(L, -2);
-    lua_remove(L, -2);                                      /* name require */
+    lua_remove(L, -2); /* name require */
     if (lua_isnil(L, -1))
       lml_raise(L, "crossing", "module '%s' is not loaded here and there is no require",
                 lua_tostring(L, at));
     lua_pushvalue(L, at);
-    lua_call(L, 1, 1);                                      /* name module */
+    lua_call(L, 1, 1); /* name module */
   }
   if (field) {
-    lua_pushlstring(L, field, field_length);                /* name module key */
-    push_field(L, at + 1, at + 2);                          /* name module key value */
+    lua_pushlstring(L, field, field_length); /* name module key */
+    push_field(L, at + 1, at + 2);           /* name module key value */
     if (lua_isnil(L, -1))
       lml_raise(L, "crossing", "module '%s' has no field '%s' here", lua_tostring(L, at),
                 lua_tostring(L, -2));

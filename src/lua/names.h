@@ -26,10 +26,10 @@ typedef struct lml_names {
 } lml_names;
 
 typedef enum lml_named {
-  LML_NAMED,    /* pushed: the module's name, and the field's or nil */
-  LML_UNNAMED,  /* not in the map, which may be older than the value */
-  LML_DENIED,   /* `lml_names_deny` was called for it on this map */
-  LML_MISNAMED  /* the map is out of date: rebuild it */
+  LML_NAMED,   /* pushed: the module's name, and the field's or nil */
+  LML_UNNAMED, /* not in the map, which may be older than the value */
+  LML_DENIED,  /* `lml_names_deny` was called for it on this map */
+  LML_MISNAMED /* the map is out of date: rebuild it */
 } lml_named;
 
 /* Makes an empty map, to be called once for each state. May raise for memory. */

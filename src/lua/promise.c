@@ -20,6 +20,7 @@ typedef struct promise {
 
 static void promise_destroy(mli_object *object) {
   promise *p = mli_container(object, promise, object);
+  mli_future_observe(p->future); /* who waits sees it; for nobody it is no error */
   mli_future_fail(p->future, ML_ABANDONED);
   mli_release(p->future);
   free(p);

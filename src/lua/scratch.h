@@ -101,7 +101,8 @@ static inline unsigned char *lml_scratch_take(lml_scratch *s, size_t n) {
 static inline bool lml_scratch_expect_object(lml_scratch *s) {
   if (mli_likely(s->count < s->objects_room)) return true;
   uint32_t room = s->objects_room ? s->objects_room * 2 : 8;
-  mli_object **objects = room > s->objects_room ? realloc(s->objects, room * sizeof *objects) : NULL;
+  mli_object **objects = room > s->objects_room ? realloc(s->objects, room * sizeof *objects)
+                                                : NULL;
   if (!objects) return false;
   s->objects = objects;
   s->objects_room = room;

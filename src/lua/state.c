@@ -121,12 +121,14 @@ lml_state *lml_state_open(lua_State *L) {
   lml_state_renew_sentinel(L);
   S->yieldable[0] = base_function(L, "pcall");
   S->yieldable[1] = base_function(L, "xpcall");
+  S->yieldable[4] = base_function(L, "error"); /* it calls message handlers, which are named instead */
   lml_crossing_open(L);
   lml_coroutine_open(L, S);
   if (mli_worker_self())
     S->worker = mli_worker_self();
   else
     lml_host_enter();
+  if (!lml_thread_state) lml_thread_state = S;
   return S;
 }
 

@@ -1,13 +1,15 @@
 /*
-** bench.cpu: what a bench has to do below Lua.
+** bench.process: what a bench has to do below Lua.
 **
-**   cpu.pin(n)   the calling thread runs on CPU n only
-**   cpu.list()   the CPUs the calling thread may run on
+**   process.pin(n)               the calling thread runs on CPU n only
+**   process.cpus()               the CPUs the calling thread may run on
+**   process.setenv(name, value)  before there are threads, and libraries that look
 */
 #include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int l_pin(lua_State *L) {
@@ -22,7 +24,7 @@ static int l_pin(lua_State *L) {
   return 0;
 }
 
-static int l_list(lua_State *L) {
+static int l_cpus(lua_State *L) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0) return luaL_error(L, "%s", strerror(errno));
   lua_createtable(L, CPU_COUNT(&set), 0); /* list */
@@ -34,8 +36,17 @@ static int l_list(lua_State *L) {
   return 1;
 }
 
-__attribute__((visibility("default"))) int luaopen_bench_cpu(lua_State *L) {
-  static const luaL_Reg functions[] = { { "pin", l_pin }, { "list", l_list }, { NULL, NULL } };
+static int l_setenv(lua_State *L) {
+  if (setenv(luaL_checkstring(L, 1), luaL_checkstring(L, 2), 1) != 0) {
+    return luaL_error(L, "%s", strerror(errno));
+  }
+  return 0;
+}
+
+__attribute__((visibility("default"))) int luaopen_bench_process(lua_State *L) {
+  static const luaL_Reg functions[] = {
+    { "pin", l_pin }, { "cpus", l_cpus }, { "setenv", l_setenv }, { NULL, NULL }
+  };
   luaL_newlib(L, functions);
   return 1;
 }
