@@ -16,7 +16,9 @@ file(GLOB lua_sources "${MOONLOOP_LUA_SOURCE}/src/*.c")
 list(FILTER lua_sources EXCLUDE REGEX "/(lua|luac|onelua|ltests)\\.c$")
 pkg_search_module(LUA QUIET lua5.4) # for the header with Debian's module paths
 function(moonloop_lua_target target)
-  target_compile_definitions(${target} PRIVATE LUA_COMPAT_5_3 LUA_USE_LINUX LUA_USE_APICHECK)
+  # ThreadSanitizer follows longjmp, but not the _longjmp that Lua raises its errors with.
+  target_compile_definitions(${target} PRIVATE LUA_COMPAT_5_3 LUA_USE_LINUX LUA_USE_APICHECK
+                                               _longjmp=longjmp)
   target_include_directories(${target} PRIVATE "${MOONLOOP_LUA_SOURCE}/src")
   target_include_directories(${target} SYSTEM PRIVATE ${LUA_INCLUDE_DIRS})
   set_target_properties(${target} PROPERTIES C_VISIBILITY_PRESET default C_EXTENSIONS ON)

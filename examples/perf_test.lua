@@ -11,8 +11,9 @@
 --   fresh   the loop side makes and ends a loop in each run, the threads make new handles
 --   warm    both have asked before
 --
--- There are as many threads as CPUs, each with an equal share of the calls, except in the last
--- case, which is what a server with a thread for each client does.
+-- Each call is a submit of its own, to the loop as to the threads, of which there are as many as
+-- CPUs. "In bulk" saves that: one submit to the loop, and one to each thread for its share of the
+-- calls. In the last case there is a thread for each call, as in a server with a thread a client.
 
 local ml = require "moonloop"
 local http = require "moonloop.http"
@@ -39,28 +40,50 @@ local function check(status, body, expected)
 end
 
 -- On the loop's thread: n requests at once.
-local function loop_side(url, n, expected)
+local function on_loop(n, url, expected)
+  local function ask()
+    local res = assert(http.get(url))
+    check(res.status, res.body, expected)
+  end
+  if n == 1 then return ask() end
   local jobs = {}
   for i = 1, n do
-    jobs[i] = ml.spawn(function()
-      local res = assert(http.get(url))
-      check(res.status, res.body, expected)
-    end)
+    jobs[i] = ml.spawn(ask)
   end
   ml.gather(jobs)
 end
 
--- On each worker thread: n requests, one after another, over a handle of its own.
-local function thread_side(url, n, expected, trust, fresh)
-  if fresh and easy.mine then
-    easy.mine:close()
-    easy.mine = nil
+-- On a worker thread: n requests, one after another, over the thread's own handle. Another
+-- `era` wants another handle.
+local function on_thread(n, url, expected, trust, era)
+  if easy.era ~= era then
+    if easy.client then easy.client:close() end
+    easy.client, easy.era = easy.new(trust), era
   end
-  easy.mine = easy.mine or easy.new(trust)
   for _ = 1, n do
-    local status, body = easy.mine:get(url)
+    local status, body = easy.client:get(url)
     check(status, body, expected)
   end
+end
+
+-- Submits f once for each share of the calls and waits for all.
+local function submit(ex, f, shares, ...)
+  local futures = {}
+  for i, share in ipairs(shares) do
+    futures[i] = ex:submit(f, share, ...)
+  end
+  for _, future in ipairs(futures) do
+    future:result()
+  end
+end
+
+---@return table # n as a sum of `count` numbers
+local function share_out(n, count)
+  local shares = {}
+  for i = 1, count do
+    shares[i] = n * i // count - n * (i - 1) // count
+  end
+  return shares
 end
 
 -- The seconds of CPU that f(...) takes.
@@ -74,24 +97,19 @@ local function run_case(case, n, expected, trust)
   local threads = case.thread_a_call and n or CPUS
   local pool <close> = ml.ThreadExecutor { workers = threads }
   local kept <close> = ml.AsyncExecutor { name = "perf" }
+  local loop_shares = share_out(n, case.bulk and 1 or n)
+  local thread_shares = share_out(n, case.bulk and threads or n)
 
   local function by_loop()
     if not case.fresh then
-      return kept:submit(loop_side, case.url, n, expected):result()
+      return submit(kept, on_loop, loop_shares, case.url, expected)
     end
     local ex <close> = ml.AsyncExecutor { name = "perf" }
-    ex:submit(loop_side, case.url, n, expected):result()
+    submit(ex, on_loop, loop_shares, case.url, expected)
   end
 
-  local function by_threads()
-    local futures = {}
-    for i = 1, threads do
-      local share = n * i // threads - n * (i - 1) // threads
-      futures[i] = pool:submit(thread_side, case.url, share, expected, trust, case.fresh)
-    end
-    for _, future in ipairs(futures) do
-      future:result()
-    end
+  local function by_threads(run)
+    submit(pool, on_thread, thread_shares, case.url, expected, trust, case.fresh and run or 0)
   end
 
   if not case.fresh then
@@ -100,20 +118,20 @@ local function run_case(case, n, expected, trust)
       by_threads()
     end
   end
-  local on_loop, on_threads = 0, 0
+  local loop_time, thread_time = 0, 0
   for run = 1, RUNS do
     if run % 2 == 1 then
-      on_loop = on_loop + cost(by_loop)
-      on_threads = on_threads + cost(by_threads)
+      loop_time = loop_time + cost(by_loop)
+      thread_time = thread_time + cost(by_threads, run)
     else
-      on_threads = on_threads + cost(by_threads)
-      on_loop = on_loop + cost(by_loop)
+      thread_time = thread_time + cost(by_threads, run)
+      loop_time = loop_time + cost(by_loop)
     end
   end
-  local ratio = on_loop / on_threads
+  local ratio = loop_time / thread_time
   local goal = n == 100 and case.goal
   print(("%-32s %5d %8d %9.2f %11.2f %7.2f   %s"):format(case.name, n, threads,
-    on_loop * 1000 / RUNS, on_threads * 1000 / RUNS, ratio,
+    loop_time * 1000 / RUNS, thread_time * 1000 / RUNS, ratio,
     goal and ("<= %.1f %s"):format(goal, ratio <= goal and "reached" or "missed") or ""))
 end
 
@@ -141,6 +159,7 @@ local cases = {
   { name = "https, warm", url = server.https_url .. "/300b" },
   { name = "http, fresh", url = server.url .. "/300b", fresh = true },
   { name = "http, warm", url = server.url .. "/300b", goal = 0.9 },
+  { name = "http, warm, in bulk", url = server.url .. "/300b", bulk = true },
   { name = "http, warm, 20 ms, thread a call", url = server.url .. "/delay/0.02/300b",
     thread_a_call = true, goal = 0.5 },
 }

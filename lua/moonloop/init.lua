@@ -123,21 +123,20 @@ ml.create_task = ml.spawn
 
 local submit = core.submit
 
---- Cancels a future that is still going as its block is left, and drops its outcome.
+--- Drops the outcome of a future that is still going as its block is left. A job is
+-- cancelled; a function on a thread runs on, if it has begun.
 local Abandon = {
   __close = function(self)
     local future = self[1]
-    if not future:done() then
-      future:cancel()
-      core.observe(future)
-    end
+    if not future:done() then core.abandon(future, self.cancel) end
   end,
 }
 
---- The results of a future that nobody else knows.
-local function result_of(future)
-  local guard <close> = setmetatable({ future }, Abandon) -- luacheck: ignore guard
-  return future:result()
+--- Submits, and gives the results of the future that nobody else knows.
+local function call_on(executor, ...)
+  local cancel = core.executor_kind(executor) == "async"
+  local guard <close> = setmetatable({ submit(executor, ...), cancel = cancel }, Abandon)
+  return guard[1]:result()
 end
 
 local function check_executor(what, value)
@@ -158,7 +157,7 @@ ml.run_async = ml.run_async_job
 function ml.async_to_sync(job)
   open_job(job)
   return function(...)
-    return result_of(submit(core.default_executor(), job, ...))
+    return call_on(core.default_executor(), job, ...)
   end
 end
 
@@ -174,14 +173,14 @@ end
 
 --- Runs `f` on a worker thread of the default pool, waits, returns its results.
 function ml.to_thread(...)
-  return result_of(submit(core.default_pool(), ...))
+  return call_on(core.default_pool(), ...)
 end
 
 --- A function that runs blocking `f` on a worker thread and waits.
 function ml.sync_to_async(f)
   open_job(f)
   return function(...)
-    return result_of(submit(core.default_pool(), f, ...))
+    return call_on(core.default_pool(), f, ...)
   end
 end
 
@@ -426,10 +425,7 @@ end
 Iteration.__close = Iteration.close
 function Iteration:__gc()
   for _, future in pairs(self.running) do
-    if not future:done() then
-      future:cancel()
-      core.observe(future)
-    end
+    core.abandon(future, true)
   end
 end
 
@@ -497,7 +493,9 @@ Executor.submit = core.submit
 Executor.try_submit = core.try_submit
 
 --- Calls f on the executor, waits, and returns its results.
-function Executor:sync_to_async(...) return result_of(submit(self, ...)) end
+function Executor:sync_to_async(...)
+  return call_on(check_executor("sync_to_async", self), ...)
+end
 
 --- One call per item; an iterator over their results, in order.
 -- @param list a list, or an iterator function
@@ -527,9 +525,9 @@ function Executor:map(job, list, options)
     local future = running[first]
     local ok, err = future:wait(deadline and math.max(0, deadline - core.now()))
     if not ok then
-      running[first] = future:done() and nil or future
+      local settled = future:done()
       it:close()
-      if future:done() then return future:result() end
+      if settled then return future:result() end
       error(err, 0)
     end
     running[first] = nil

@@ -129,6 +129,10 @@ bool mli_future_cancel(mli_future *f, mli_message *reason) {
   return true;
 }
 
+bool mli_future_drop(mli_future *f) {
+  return settle(f, MLI_PENDING, MLI_STOPPED, NULL, NULL, ML_OK);
+}
+
 bool mli_future_watch(mli_future *f, mli_watcher *w) {
   lock(f);
   bool hung = !mli_future_settled(f);

@@ -90,6 +90,9 @@ bool mli_future_fail(mli_future *f, ml_status status);
 ** settled. Thread: any. Blocks: no. */
 bool mli_future_cancel(mli_future *f, mli_message *reason);
 
+/* Cancels it if it has not started; a running one is left alone. True: it did. */
+bool mli_future_drop(mli_future *f);
+
 /* Hangs `w` on the future until it fires. False: the future is settled
 ** already and `w` was not hung. */
 bool mli_future_watch(mli_future *f, mli_watcher *w);

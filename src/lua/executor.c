@@ -532,8 +532,24 @@ static mli_executor *make(lua_State *L, const char *name, bool loops, unsigned s
   return ex;
 }
 
+/* Forgets those that have ended. */
+static void disown_ended(lml_state *S) {
+  for (owned **at = &S->owned; *at;) {
+    owned *o = *at;
+    if (!mli_future_settled(o->executor->ended)) {
+      at = &o->next;
+      continue;
+    }
+    *at = o->next;
+    mli_executor_join(o->executor);
+    mli_release(o->executor);
+    free(o);
+  }
+}
+
 /* Remembers that this state made it. */
 static void own(lua_State *L, lml_state *S, mli_executor *ex) {
+  disown_ended(S);
   owned *o = malloc(sizeof *o);
   if (!o) luaL_error(L, "not enough memory");
   o->executor = mli_retain(ex);
@@ -830,13 +846,14 @@ static int return_all_k(lua_State *L, int status, lua_KContext ctx) {
 
 /* Functions go straight on; the front door takes anything else apart. */
 static int submit_any(lua_State *L, lua_CFunction opened) {
+  if (!lml_handle_test(L, 1, &mli_executor_type))
+    lml_misuse(L, "submit: executor expected, got %s", luaL_typename(L, 1));
   if (mli_likely(lua_isfunction(L, 2))) {
     lua_pushnil(L);
     lua_pushnil(L);
     lua_rotate(L, 2, 2);
     return opened(L);
   }
-  lml_executor_check(L, 1);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &open_job_key);
   lua_pushboolean(L, opened == l_try_submit_opened);
   lua_rotate(L, 1, 2);
@@ -869,6 +886,7 @@ static int l_shutdown(lua_State *L) {
 
 static int l_join(lua_State *L) {
   mli_executor_join(lml_executor_check(L, 1));
+  disown_ended(lml_upstate(L));
   return 0;
 }
 

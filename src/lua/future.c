@@ -589,9 +589,15 @@ static int f_gc(lua_State *L) {
   return 0;
 }
 
-/* observe(future): nobody will ask, and that is all right. */
-static int l_observe(lua_State *L) {
-  mli_future_observe(lml_future_core(lml_future_check(L, lml_upstate(L), 1)));
+/* abandon(future, cancel): nobody will ask. Cancels its job, or only keeps it from
+** starting. */
+static int l_abandon(lua_State *L) {
+  mli_future *f = lml_future_core(lml_future_check(L, lml_upstate(L), 1));
+  mli_future_observe(f);
+  if (lua_toboolean(L, 2))
+    mli_future_cancel(f, NULL);
+  else
+    mli_future_drop(f);
   return 0;
 }
 
@@ -612,7 +618,7 @@ void lml_future_open(lua_State *L) {
   };
   static const luaL_Reg metamethods[] = { { "__tostring", f_tostring }, { "__eq", f_eq }, { NULL, NULL } };
   static const luaL_Reg functions[] = {
-    { "observe", l_observe }, { "is_future", l_is_future }, { NULL, NULL }
+    { "abandon", l_abandon }, { "is_future", l_is_future }, { NULL, NULL }
   };
   lml_state *S = lml_state_of(L);
   lml_setfuncs(L, functions);

@@ -855,6 +855,8 @@ void lml_job_open(lua_State *L) {
   };
   lml_setfuncs(L, functions);
   lml_state *S = lml_state_of(L);
+  S->yieldable[5] = base;
+  S->yieldable[6] = task_base;
   lua_pushlightuserdata(L, S);
   lua_pushcclosure(L, base, 1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &base_key);

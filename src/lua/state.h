@@ -241,7 +241,7 @@ struct lml_state {
   unsigned type_count;
   const void *local_future; /* the metatable of local futures: no __gc */
   int local_future_ref;
-  lua_CFunction yieldable[5]; /* C functions that are not in a wait's way */
+  lua_CFunction yieldable[7]; /* C functions that are not in a wait's way */
   unsigned handler_version; /* of the on_error handler kept in the registry */
 };
 
