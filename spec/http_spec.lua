@@ -210,6 +210,20 @@ describe("moonloop.http", function()
       assert.equal("1.1", res.http_version)
     end)
 
+    it("serves burst after burst on the connection that stands", function()
+      in_loop(function()
+        for _ = 1, 3 do
+          local futures = {}
+          for i = 1, 30 do
+            futures[i] = ml.spawn(http.get, srv.https_url .. "/10k", { tls = { ca = srv.ca } })
+          end
+          for i = 1, 30 do
+            assert.equal(10240, #assert(futures[i]:result(h.TIMEOUT)).body)
+          end
+        end
+      end)
+    end)
+
     it("verifies the server, each request by its own rules", function()
       for _ = 1, 2 do
         assert(http.get(srv.https_url .. "/300b", { tls = { ca = srv.ca } }))

@@ -7,7 +7,7 @@ local core = ...
 local ml = { version = "0.1.0" }
 
 for _, name in ipairs { "spawn", "sleep", "checkpoint", "now", "poll", "in_job", "current_job", "promise",
-                        "shield", "on_error", "is_cancelled", "is_timeout" } do
+                        "on_error", "is_cancelled", "is_timeout" } do
   ml[name] = core[name]
 end
 
@@ -191,6 +191,70 @@ function ml.run_in_executor(executor, ...)
   return submit(executor or core.default_pool(), ...)
 end
 
+-- Scopes --------------------------------------------------------------------
+
+local trace = core.message_handler
+
+--- Leaves a scope after its body; absorbs the scope's own cancel.
+-- @return the body's values, or nil and the error of the cancel or the deadline
+local function leave(scope, ok, ...)
+  core.scope_pop(scope)
+  if ok then return ... end
+  local err = ...
+  local own, timed_out = core.scope_absorbs(scope, err)
+  if not own then error(err, 0) end
+  if timed_out then return nil, core.error_value("timeout", "the deadline of the scope passed") end
+  return nil, err
+end
+
+--- Runs f(scope): `scope:cancel([reason])`, `scope.cancelled`, `scope:set_deadline(time)`.
+-- A cancel of the scope is raised at the waits in it and absorbed here.
+-- @param options { timeout = seconds }
+-- @return f's values, or nil and the error of the cancel or the deadline
+function ml.scope(f, options)
+  options = check_options("scope", options, { timeout = true })
+  local scope = core.scope_push(false, options.timeout)
+  return leave(scope, xpcall(f, trace, scope))
+end
+
+--- Runs f(...) where a cancel from outside does not reach.
+function ml.shield(f, ...)
+  return leave(core.scope_push(true), xpcall(f, trace, ...))
+end
+
+--- Runs f(...) for at most `seconds`.
+-- @return f's values, or nil and an error with code "timeout", after f's clean-up
+function ml.move_on_after(seconds, f, ...)
+  return leave(core.scope_push(false, seconds), xpcall(f, trace, ...))
+end
+
+local function leave_timeout(scope, seconds, ok, ...)
+  core.scope_pop(scope)
+  if ok then return ... end
+  local err = ...
+  if core.scope_absorbs(scope, err) then
+    err = core.error_value("timeout", ("timeout after %g s"):format(seconds))
+  end
+  error(err, 0)
+end
+
+--- Runs f(...) for at most `seconds`; raises an error with code "timeout" after f's clean-up.
+function ml.timeout(seconds, f, ...)
+  return leave_timeout(core.scope_push(false, seconds), seconds, xpcall(f, trace, ...))
+end
+ml.wait_for = ml.timeout
+
+local CLEAN_UP = 5 -- seconds that a clean-up may take
+
+local Deferred = {
+  __close = function(self, err)
+    ml.shield(ml.timeout, CLEAN_UP, self[1], err)
+  end,
+}
+
+--- For a <close> variable: runs f(err) as the block is left, shielded, for at most 5 s.
+function ml.defer(f) return setmetatable({ f }, Deferred) end
+
 -- Lists ---------------------------------------------------------------------
 
 local function check_list(what, list)
@@ -243,7 +307,7 @@ local Stop = {
       end
     end
     if not any then return end
-    core.shield(function()
+    ml.shield(function()
       local set, n = core.waitset(), 0
       for _, future in pairs(futures) do
         if not future:done() then
@@ -652,7 +716,7 @@ end
 local Run = {
   __close = function(self)
     if not self.main:done() then self.main:cancel() end
-    core.shield(function()
+    ml.shield(function()
       repeat
         local left = core.jobs_of(self.id)
         for _, future in ipairs(left) do future:cancel() end

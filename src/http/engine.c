@@ -1,24 +1,34 @@
 /* engine.c: libcurl's multi handles on a loop: beginning, driving and ending transfers. */
 #include "engine.h"
 
-#include <assert.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include "trust.h"
 
-/* Connections to one host. The dear part of TLS is the handshake, and HTTP/2
-** needs but one; plain HTTP/1.1 needs one for each request at a time. */
+/* Connections to one host at a time. The dear part of TLS is the handshake, and
+** HTTP/2 needs but one; plain HTTP/1.1 needs one for each request at a time, and
+** those that wait for one cost libcurl more than the connection does. */
 static const long host_connections[MLI_HTTP_LANES] = {
-  [MLI_HTTP_PLAIN] = 256,
+  [MLI_HTTP_PLAIN] = 1000,
   [MLI_HTTP_TLS] = 8,
 };
 
-/* Connections kept for later, in each lane. By itself libcurl would drop them as
-** concurrency falls, and dial again as it rises. */
-#define KEPT_CONNECTIONS 1024L
+/* Connections that a lane keeps for later: by itself libcurl would drop them as
+** concurrency falls, and dial again as it rises. The most that it has at a time
+** leave descriptors for the rest of the process. */
+#define KEPT_CONNECTIONS 1024
 #define KEPT_HANDLES 256
+
+static long share_of_descriptors(long parts, long most) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return most;
+  long part = (long)(limit.rlim_cur / (rlim_t)parts);
+  return part < 8 ? 8 : part < most ? part : most;
+}
 
 /* ---- what libcurl can do ---- */
 
@@ -164,7 +174,8 @@ static bool open_lane(mli_http_engine *e, unsigned i) {
          !curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, on_timeout) &&
          !curl_multi_setopt(m, CURLMOPT_TIMERDATA, lane) &&
          !curl_multi_setopt(m, CURLMOPT_MAX_HOST_CONNECTIONS, host_connections[i]) &&
-         !curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, KEPT_CONNECTIONS) &&
+         !curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, share_of_descriptors(4, KEPT_CONNECTIONS)) &&
+         !curl_multi_setopt(m, CURLMOPT_MAX_TOTAL_CONNECTIONS, share_of_descriptors(2, INT_MAX)) &&
          !curl_multi_setopt(m, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
 }
 

@@ -13,7 +13,6 @@
 */
 #include "engine.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>

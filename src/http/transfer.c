@@ -96,7 +96,6 @@ static CURLcode set_base(mli_http_easy *easy) {
   SET(CURLOPT_CLOSESOCKETFUNCTION, mli_http_close_socket);
   SET(CURLOPT_CLOSESOCKETDATA, easy->engine);
   SET(CURLOPT_NOSIGNAL, 1L);
-  SET(CURLOPT_BUFFERSIZE, 65536L);
 #if LIBCURL_VERSION_NUM >= 0x075700
   if (has->version >= 0x075700) SET(CURLOPT_QUICK_EXIT, 1L); /* else a cancel joins the resolver */
 #endif
@@ -111,6 +110,8 @@ static CURLcode set_base(mli_http_easy *easy) {
   SET(CURLOPT_CONNECTTIMEOUT_MS, 30000L);
   SET(CURLOPT_USERAGENT, "moonloop/" ML_VERSION);
   SET(CURLOPT_ACCEPT_ENCODING, has->encodings);
+  /* For large bodies. A handle that has its buffer already keeps it, and says so. */
+  curl_easy_setopt(easy->curl, CURLOPT_BUFFERSIZE, 65536L);
   if (!has->env_proxy) SET(CURLOPT_PROXY, "");
   if (has->own_trust) {
     SET(CURLOPT_CAINFO, NULL);

@@ -124,6 +124,16 @@ static int raise_task_cancelled(lua_State *L, lml_state *S) {
   return lua_error(L);
 }
 
+static bool shielded(const lml_state *S) {
+  for (lml_scope *s = S->scope; s; s = s->parent)
+    if (s->shielded) return true;
+  return false;
+}
+
+static bool task_cancelled(lml_state *S) {
+  return S->task && atomic_load(&S->task_cancelled) && !shielded(S);
+}
+
 /* ---- begin, park, end ---- */
 
 static lml_await *begin(lml_await *a, lml_job *job, const char *what) {
@@ -144,7 +154,8 @@ lml_await *lml_await_begin(lua_State *L, lml_state *S, const char *what) {
   if (S->closed) lml_misuse(L, "cannot wait (%s): this Lua state is closing", what);
   if (mli_loop_self())
     lml_misuse(L, "cannot wait (%s) on a loop's thread outside a job: it would block the loop", what);
-  if (S->task && atomic_load(&S->task_cancelled)) raise_task_cancelled(L, S);
+  if (S->scope && lml_scope_expire(S->scope)) lml_raise_cancelled(L, S, lml_scope_cancelled(S->scope));
+  if (task_cancelled(S)) raise_task_cancelled(L, S);
   lml_sync_wait *w = &S->sync_first;
   if (S->sync && !(w = malloc(sizeof *w))) luaL_error(L, "not enough memory");
   w->outer = S->sync;
@@ -226,15 +237,24 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
   while (!atomic_load_explicit(&a->woken, memory_order_acquire)) {
     if (a->why == 0 && lml_inbox_deliver(L, S)) continue;
     uint64_t until = a->why ? MLI_FOREVER : deadline;
+    if (a->why == 0 && S->scope) {
+      uint64_t bound = lml_scope_deadline(S->scope);
+      if (bound < until) until = bound;
+      if (lml_scope_expire(S->scope)) { /* its time has come, or a callback cancelled it */
+        a->why = LML_CANCEL;
+        a->abort(a);
+        continue;
+      }
+    }
     /* A signal that comes just before the thread sleeps is noticed a slice later. */
     if (on_main) {
       uint64_t slice = mli_now() + SIGNAL_SLICE;
       if (slice < until) until = slice;
     }
     ml_status status = mli_park(w->parker, until);
-    if (status == ML_OK && !(S->task && atomic_load(&S->task_cancelled))) continue;
+    if (status == ML_OK && !task_cancelled(S)) continue;
     if (a->why || atomic_load_explicit(&a->woken, memory_order_acquire)) continue;
-    if (S->task && atomic_load(&S->task_cancelled))
+    if (task_cancelled(S))
       a->why = LML_CANCEL;
     else if (interrupted(L, S->L, before))
       a->why = LML_INTERRUPT;
@@ -279,8 +299,8 @@ ml_status lml_await_end(lua_State *L, lml_state *S) {
   if (mli_likely(why == 0)) return ML_OK;
   if (why == LML_DEADLINE) return ML_TIMEOUT;
   if (why == LML_INTERRUPT) luaL_error(L, "interrupted!");
-  if (!job) raise_task_cancelled(L, S);
-  lml_scope *scope = lml_job_cancelled(job);
+  lml_scope *scope = lml_scope_cancelled(job ? job->scope : S->scope);
+  if (!job && !scope) raise_task_cancelled(L, S);
   if (scope) lml_raise_cancelled(L, S, scope);
   return ML_TIMEOUT;
 }

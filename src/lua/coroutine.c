@@ -10,6 +10,8 @@
 ** coroutines in it are in the table `waiting`. The coroutines of jobs are always
 ** in it: they are the loop's to resume.
 */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "state.h"
 
@@ -145,24 +147,36 @@ static int close_coroutine(lml_state *S, lua_State *co) {
   return status;
 }
 
+/* Where a failed coroutine stood; its frames are gone once it is closed. */
+static char *inner_traceback(lua_State *L, lua_State *co) {
+  if (!lua_checkstack(co, 12) || !lua_checkstack(L, 12)) return NULL;
+  luaL_traceback(L, co, NULL, 0);
+  char *text = NULL;
+  if (asprintf(&text, "%s\nin a coroutine wrapped at", lua_tostring(L, -1)) < 0) text = NULL;
+  lua_pop(L, 1);
+  return text;
+}
+
 /* Raises the error on top of L as `wrap` does, with the place of the call. */
-static int wrap_error(lua_State *L, int status) {
+static int wrap_error(lua_State *L, lml_state *S, int status, char *inner) {
   if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
     luaL_where(L, 1);
     lua_insert(L, -2);
     lua_concat(L, 2);
   }
+  if (inner) lml_join(L, S, inner);
   return lua_error(L);
 }
 
 static int wrap_end(lua_State *L, lml_state *S, lua_State *co, int status, int count) {
   if (status != LUA_OK && status != LUA_YIELD) {
+    char *inner = S->current ? inner_traceback(L, co) : NULL;
     status = close_coroutine(S, co); /* which may replace the error */
     lua_xmove(co, L, 1);
-    return wrap_error(L, status);
+    return wrap_error(L, S, status, inner);
   }
   int n = collect(L, co, status, count);
-  return n < 0 ? wrap_error(L, LUA_ERRRUN) : n;
+  return n < 0 ? wrap_error(L, S, LUA_ERRRUN, NULL) : n;
 }
 
 static int wrap_k(lua_State *L, int status, lua_KContext ctx) {

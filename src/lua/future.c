@@ -226,17 +226,11 @@ void lml_future_push_error(lua_State *L, lml_state *S, int index) {
 
 /* Remembers whose error is raised here, for the joined traceback. */
 static void join_traceback(lua_State *L, lml_state *S, mli_future *f) {
-  char **text = &S->joined;
-  const void **error = &S->joined_error;
-  if (S->current) {
-    lml_info *info = lml_job_info(S->current);
-    if (!info) return;
-    text = &info->joined;
-    error = &info->joined_error;
-  }
-  free(*text);
-  *text = f->traceback ? strdup(f->traceback) : NULL;
-  *error = lua_topointer(L, -1);
+  char name[96];
+  const char *who = S->current ? lml_job_title(S->current, name, sizeof name) : "the calling thread";
+  char *text = NULL;
+  if (f->traceback && asprintf(&text, "%s\nawaited by %s", f->traceback, who) < 0) text = NULL;
+  lml_join(L, S, text);
 }
 
 int lml_future_push(lua_State *L, lml_state *S, int index) {

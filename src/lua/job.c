@@ -227,8 +227,6 @@ static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
   luaL_buffinit(L, &b);
   if (joined && joined_error == lua_topointer(L, value)) {
     luaL_addstring(&b, joined);
-    luaL_addstring(&b, "\nawaited by ");
-    luaL_addstring(&b, job ? lml_job_title(job, name, sizeof name) : "the calling thread");
     luaL_addstring(&b, "\n");
   }
   luaL_addstring(&b, lua_tostring(L, frames));
@@ -245,6 +243,23 @@ static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
   luaL_pushresult(&b);
 }
 
+void lml_join(lua_State *L, lml_state *S, char *text) {
+  char **joined = &S->joined;
+  const void **error = &S->joined_error;
+  if (S->current) {
+    lml_info *info = lml_job_info(S->current);
+    if (!info) {
+      free(text);
+      return;
+    }
+    joined = &info->joined;
+    error = &info->joined_error;
+  }
+  free(*joined);
+  *joined = text;
+  *error = lua_topointer(L, -1);
+}
+
 int lml_message_handler(lua_State *L) {
   lml_state *S = lml_state_of(L);
   lml_job *job = S->current;
@@ -255,6 +270,9 @@ int lml_message_handler(lua_State *L) {
     lml_error_push(L, "nil_error", "%serror(nil) was called", lua_tostring(L, 1));
     lua_remove(L, 1);
   }
+  const void *error = lua_topointer(L, 1);
+  if (job && job->info && job->info->traceback && error && job->info->traced == error)
+    return 1; /* raised again: what was noted then says more */
   push_traceback(L, S, job);
   const char *text = lua_tostring(L, -1);
   if (job) {
@@ -262,6 +280,7 @@ int lml_message_handler(lua_State *L) {
     if (info) {
       free(info->traceback);
       info->traceback = strdup(text);
+      info->traced = error;
     }
   } else {
     free(S->joined);
@@ -439,14 +458,7 @@ void lml_job_ready(lml_job *job) {
 
 /* ---- cancelling ---- */
 
-lml_scope *lml_job_cancelled(const lml_job *job) {
-  lml_scope *found = NULL;
-  for (lml_scope *s = job->scope; s; s = s->parent) {
-    if (s->since) found = s; /* the outermost decides: it ends the most */
-    if (s->shielded) break;
-  }
-  return found;
-}
+lml_scope *lml_job_cancelled(const lml_job *job) { return lml_scope_cancelled(job->scope); }
 
 void lml_push_cancel_error(lua_State *L, const mli_future *f, const char *who) {
   int top = lua_gettop(L);
@@ -469,8 +481,11 @@ int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope) {
   if (scope->deliveries < UINT8_MAX) scope->deliveries++;
   if (scope->error == LUA_NOREF) {
     char name[96];
-    lml_push_cancel_error(L, job->task ? &job->task->future : lml_future_core(job->fut),
-                          lml_job_title(job, name, sizeof name));
+    if (job && scope == &job->root)
+      lml_push_cancel_error(L, job->task ? &job->task->future : lml_future_core(job->fut),
+                            lml_job_title(job, name, sizeof name));
+    else
+      lml_scope_push_error(L, scope);
     scope->error = luaL_ref(L, LUA_REGISTRYINDEX);
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, scope->error);
@@ -481,12 +496,14 @@ int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope) {
 ** it waits for is given up; any other is told at its next wait. */
 void lml_job_cancel(lml_job *job) {
   if (!job->root.since) job->root.since = mli_now();
-  if (!job->started || lml_job_cancelled(job) != &job->root) return;
+  if (job->started && lml_job_cancelled(job)) lml_job_interrupt(job);
+}
+
+void lml_job_interrupt(lml_job *job) {
   lml_await *a = &job->await;
-  if (a->parked && !a->why) {
-    a->why = LML_CANCEL;
-    a->abort(a);
-  }
+  if (!a->parked || a->why) return;
+  a->why = LML_CANCEL;
+  a->abort(a);
 }
 
 /* ---- the end of a job ---- */
@@ -601,6 +618,7 @@ static void settle_spawned(lua_State *L, lml_state *S, lml_job *job, mli_state s
 /* Settles the job's future and lets the job go. `co` is as the base leaves it. */
 static void finish(lua_State *L, lml_job *job) {
   lml_state *S = job->S;
+  lml_scopes_leave(job);
   mli_count(&S->count->running, -1);
   char *traceback = NULL;
   mli_state state = job->failed ? failure_state(L, job) : MLI_FINISHED;
@@ -621,6 +639,7 @@ static void finish(lua_State *L, lml_job *job) {
 static void stop(lua_State *L, lml_state *S, lml_job *job) {
   luaL_checkstack(L, 4, NULL);
   lml_job_push_future(L, job);
+  lml_scopes_leave(job);
   S->closing++;
   lua_resetthread(job->co);
   S->closing--;
@@ -851,6 +870,7 @@ void lml_job_open(lua_State *L) {
     { "coroutine_function", l_coroutine_function },
     { "spawn_named", l_spawn_named },
     { "current_job", l_current_job },
+    { "message_handler", lml_message_handler },
     { NULL, NULL },
   };
   lml_setfuncs(L, functions);

@@ -1,32 +1,254 @@
 /*
-** scope.c: scopes of cancellation within a job. So far: the shield.
+** scope.c: scopes of cancellation: the part below `scope`, `timeout`, `shield`
+** and `group`, which are in lua/moonloop.
+**
+**   local s = scope_push(shielded, timeout)  -- the caller's innermost scope now
+**   s:cancel([reason])   s.cancelled   s:set_deadline(time or nil)
+**   scope_pop(s)
+**   scope_absorbs(s, err) -- was it this scope's own cancel?
+**
+** A scope belongs to a job, or to the thread of a sync state, and is left in the
+** reverse order of entering. What its cancel raises is one error value.
 */
+#include <math.h>
+#include <string.h>
 #include "state.h"
 
-static int shield_k(lua_State *L, int status, lua_KContext ctx) {
-  lml_scope *scope = (lml_scope *)ctx;
-  lml_upstate(L)->current->scope = scope->parent;
-  if (status != LUA_OK && status != LUA_YIELD) return lua_error(L);
-  return lua_gettop(L) - 1;
+#define SCOPE "moonloop.scope"
+
+typedef struct block {
+  lml_scope scope;
+  lml_state *S;
+  lml_job *job;       /* NULL: a sync state's, or left */
+  bool entered;
+  int reason;         /* registry reference */
+  uint64_t deadline;  /* ns; MLI_FOREVER: none */
+  mli_timer timer;    /* a job's */
+} block;
+
+static block *check_block(lua_State *L) { return luaL_checkudata(L, 1, SCOPE); }
+
+static lml_scope **slot_of(lml_state *S) { return S->current ? &S->current->scope : &S->scope; }
+
+static void cancel(block *b) {
+  if (b->scope.since || !b->entered) return;
+  b->scope.since = mli_now();
+  if (b->job && lml_job_cancelled(b->job)) lml_job_interrupt(b->job);
 }
 
-/* shield(f, ...): runs f where a cancel of the job does not reach. */
-static int l_shield(lua_State *L) {
-  lml_state *S = lml_upstate(L);
-  luaL_checkany(L, 1);
-  if (!S->current) {
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-    return lua_gettop(L);
+static void on_deadline(mli_timer *timer) {
+  block *b = mli_container(timer, block, timer);
+  b->scope.timed_out = true;
+  cancel(b);
+}
+
+static void set_deadline(block *b, uint64_t deadline) {
+  if (b->scope.since) return; /* too late */
+  b->deadline = deadline;
+  if (b->job) mli_loop_timer_stop(b->S->loop, &b->timer);
+  if (deadline == 0) {
+    on_deadline(&b->timer);
+  } else if (b->job && deadline != MLI_FOREVER) {
+    b->timer.fire = on_deadline;
+    mli_loop_timer_start(b->S->loop, &b->timer, deadline);
   }
-  lml_scope *scope = lua_newuserdatauv(L, sizeof *scope, 0);
-  *scope = (lml_scope){ .parent = S->current->scope, .error = LUA_NOREF, .shielded = true };
-  lua_insert(L, 1);
-  S->current->scope = scope;
-  int status = lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, (lua_KContext)scope, shield_k);
-  return shield_k(L, status, (lua_KContext)scope);
+}
+
+static int l_push(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  uint64_t deadline = lml_option_deadline(L, 2, "timeout");
+  block *b = lua_newuserdatauv(L, sizeof *b, 0);
+  memset(b, 0, sizeof *b);
+  b->S = S;
+  b->scope.error = b->reason = LUA_NOREF;
+  b->deadline = MLI_FOREVER;
+  b->scope.shielded = lua_toboolean(L, 1);
+  luaL_setmetatable(L, SCOPE);
+  lml_scope **slot = slot_of(S);
+  b->scope.parent = *slot;
+  b->job = S->current;
+  b->entered = true;
+  *slot = &b->scope;
+  set_deadline(b, deadline);
+  return 1;
+}
+
+static void leave(block *b) {
+  if (!b->entered) return;
+  b->entered = false;
+  if (b->job && b->S->loop) mli_loop_timer_stop(b->S->loop, &b->timer);
+  b->job = NULL;
+}
+
+/* Leaves the scope, and any that was left open within it. */
+static int l_pop(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  block *b = check_block(L);
+  if (!b->entered) return luaL_error(L, "the scope was left before");
+  lml_scope **slot = slot_of(S);
+  if (b->job != S->current) return luaL_error(L, "a scope is left by the job that entered it");
+  while (*slot) {
+    lml_scope *s = *slot;
+    if (S->current && s == &S->current->root) break;
+    *slot = s->parent;
+    block *open = mli_container(s, block, scope);
+    leave(open);
+    if (open == b) break;
+  }
+  return 0;
+}
+
+void lml_scopes_leave(lml_job *job) {
+  while (job->scope != &job->root) {
+    block *b = mli_container(job->scope, block, scope);
+    job->scope = job->scope->parent;
+    leave(b);
+  }
+}
+
+static int l_absorbs(lua_State *L) {
+  block *b = check_block(L);
+  bool own = false;
+  if (b->scope.since && b->scope.error != LUA_NOREF) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->scope.error);
+    own = lua_rawequal(L, 2, -1);
+  }
+  lua_pushboolean(L, own);
+  lua_pushboolean(L, b->scope.timed_out);
+  return 2;
+}
+
+static int s_cancel(lua_State *L) {
+  block *b = check_block(L);
+  if (!b->scope.since && b->entered) {
+    lua_settop(L, 2);
+    b->reason = luaL_ref(L, LUA_REGISTRYINDEX);
+    cancel(b);
+    lua_pushboolean(L, 1);
+  } else {
+    lua_pushboolean(L, 0);
+  }
+  return 1;
+}
+
+static int s_set_deadline(lua_State *L) {
+  block *b = check_block(L);
+  if (lua_isnoneornil(L, 2)) {
+    set_deadline(b, MLI_FOREVER);
+    return 0;
+  }
+  lua_Number at = luaL_checknumber(L, 2);
+  if (isnan(at)) return luaL_argerror(L, 2, "a time of ml.now() expected, got NaN");
+  uint64_t deadline = at <= 0 ? 0 : at > 9e9 ? MLI_FOREVER : (uint64_t)(at * 1e9);
+  set_deadline(b, deadline <= mli_now() ? 0 : deadline);
+  return 0;
+}
+
+static int s_index(lua_State *L) {
+  block *b = check_block(L);
+  const char *key = luaL_checkstring(L, 2);
+  if (strcmp(key, "cancelled") == 0) {
+    lua_pushboolean(L, b->scope.since != 0);
+    return 1;
+  }
+  lua_pushvalue(L, 2);
+  lua_rawget(L, lua_upvalueindex(2));
+  return 1;
+}
+
+/* A scope that was dropped without being left. */
+static int s_gc(lua_State *L) {
+  block *b = check_block(L);
+  if (b->entered) {
+    lml_scope **at = b->job ? &b->job->scope : &b->S->scope;
+    while (*at && *at != &b->scope) at = &(*at)->parent;
+    if (*at) *at = b->scope.parent;
+    leave(b);
+  }
+  luaL_unref(L, LUA_REGISTRYINDEX, b->scope.error);
+  luaL_unref(L, LUA_REGISTRYINDEX, b->reason);
+  b->scope.error = b->reason = LUA_NOREF;
+  return 0;
+}
+
+static int s_tostring(lua_State *L) {
+  block *b = check_block(L);
+  lua_pushfstring(L, "scope: %p (%s)", (void *)b,
+                  b->scope.timed_out ? "timed out"
+                  : b->scope.since   ? "cancelled"
+                  : b->entered       ? "open"
+                                     : "left");
+  return 1;
+}
+
+void lml_scope_push_error(lua_State *L, lml_scope *scope) {
+  block *b = mli_container(scope, block, scope);
+  int top = lua_gettop(L) + 1;
+  luaL_checkstack(L, 8, NULL);
+  if (scope->timed_out)
+    lua_pushliteral(L, "timeout");
+  else
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->reason);
+  if (scope->timed_out)
+    lml_error_push(L, "cancelled", "the scope was cancelled: its deadline passed");
+  else if (lua_isnil(L, top))
+    lml_error_push(L, "cancelled", "the scope was cancelled");
+  else
+    lml_error_push(L, "cancelled", "the scope was cancelled: %s", luaL_tolstring(L, top, NULL));
+  lua_pushvalue(L, top);
+  lua_setfield(L, -2, "reason");
+  lua_replace(L, top);
+  lua_settop(L, top);
+}
+
+/* ---- a sync state's scopes ---- */
+
+lml_scope *lml_scope_cancelled(lml_scope *innermost) {
+  lml_scope *found = NULL;
+  for (lml_scope *s = innermost; s; s = s->parent) {
+    if (s->since) found = s; /* the outermost decides: it ends the most */
+    if (s->shielded) break;
+  }
+  return found;
+}
+
+uint64_t lml_scope_deadline(lml_scope *innermost) {
+  uint64_t deadline = MLI_FOREVER;
+  for (lml_scope *s = innermost; s; s = s->parent) {
+    block *b = mli_container(s, block, scope);
+    if (b->deadline < deadline) deadline = b->deadline;
+    if (s->shielded) break;
+  }
+  return deadline;
+}
+
+bool lml_scope_expire(lml_scope *innermost) {
+  bool expired = false;
+  for (lml_scope *s = innermost; s; s = s->parent) {
+    block *b = mli_container(s, block, scope);
+    if (!s->since && b->deadline != MLI_FOREVER && b->deadline <= mli_now()) on_deadline(&b->timer);
+    if (s->since) expired = true;
+    if (s->shielded) break;
+  }
+  return expired;
 }
 
 void lml_scope_open(lua_State *L) {
-  static const luaL_Reg functions[] = { { "shield", l_shield }, { NULL, NULL } };
+  static const luaL_Reg functions[] = {
+    { "scope_push", l_push }, { "scope_pop", l_pop }, { "scope_absorbs", l_absorbs }, { NULL, NULL }
+  };
+  static const luaL_Reg methods[] = {
+    { "cancel", s_cancel }, { "set_deadline", s_set_deadline }, { NULL, NULL }
+  };
+  static const luaL_Reg metamethods[] = { { "__gc", s_gc }, { "__tostring", s_tostring }, { NULL, NULL } };
   lml_setfuncs(L, functions);
+  if (luaL_newmetatable(L, SCOPE)) {
+    lml_setfuncs(L, metamethods);
+    lua_pushlightuserdata(L, lml_state_of(L));
+    lua_newtable(L);
+    lml_setfuncs(L, methods);
+    lua_pushcclosure(L, s_index, 2);
+    lua_setfield(L, -2, "__index");
+  }
+  lua_pop(L, 1);
 }

@@ -107,7 +107,8 @@ struct lml_scope {
 typedef struct lml_info {
   char *name;
   char *traceback;  /* of the failure */
-  char *joined;     /* traceback of the failed job whose error was raised here last */
+  const void *traced; /* that error's identity */
+  char *joined;     /* traceback of the job or coroutine whose error was raised here last */
   const void *joined_error; /* that error's identity */
   mli_timer deadline;       /* of `timeout=` */
   lml_job *job;
@@ -150,8 +151,10 @@ const char *lml_job_name(lml_job *job, char *buffer, size_t size);
 /* What a job is called in messages: "job 'fetch'", or "job 7". */
 const char *lml_job_title(lml_job *job, char *buffer, size_t size);
 const char *lml_chunk_name(lml_state *S, uint32_t chunk);
-/* The nearest cancelled scope that reaches the job, or NULL. */
+/* The outermost cancelled scope that reaches the job, or NULL. */
 lml_scope *lml_job_cancelled(const lml_job *job);
+/* Wakes a parked job, for a scope of its was cancelled. */
+void lml_job_interrupt(lml_job *job);
 /* Pushes the error of a job's own cancel, with the future's reason. */
 void lml_push_cancel_error(lua_State *L, const mli_future *f, const char *who);
 /* Raises the scope's cancel; never returns. */
@@ -164,6 +167,9 @@ void lml_task_start(lml_state *S, mli_task *task);
 void lml_task_drop(lml_state *S, mli_task *task); /* it was cancelled in the queue */
 /* Describes the caller of the running C function: "file.lua:12". */
 void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line);
+/* Notes a traceback for the error on top of the stack, to begin that of the caller if
+** the error goes on through it. Takes over `text` (from malloc; NULL: none). */
+void lml_join(lua_State *L, lml_state *S, char *text);
 /* The message handler of every job: keeps the traceback, makes nil an error. */
 int lml_message_handler(lua_State *L);
 /* Pushes what a job argument at the top stands for: turns "module:function" into
@@ -229,6 +235,7 @@ struct lml_state {
   mli_node *deferred, **deferred_last;
   /* Waits of a sync state. */
   lml_sync_wait *sync, sync_first;
+  lml_scope *scope;    /* of the thread, outside of jobs; NULL: none */
   lml_inbox *inbox;
   char *joined;        /* as in lml_info, for a sync state */
   const void *joined_error;
@@ -279,6 +286,19 @@ void lml_inbox_attach(lml_inbox *inbox, mli_loop *loop); /* NULL: sync again */
 void lml_inbox_own(lml_inbox *inbox, lml_state *S);
 void lml_inbox_close(lml_inbox *inbox);
 mli_parker *lml_inbox_parker(lml_inbox *inbox);
+
+/* ---- scopes (scope.c) ---- */
+
+/* The outermost cancelled scope that reaches into `innermost`, or NULL. */
+lml_scope *lml_scope_cancelled(lml_scope *innermost);
+/* Pushes the error value of a scope's cancel; not for a job's root. */
+void lml_scope_push_error(lua_State *L, lml_scope *scope);
+/* A sync state's: when the first of the scopes ends; ends those whose time has come,
+** and tells whether one of them is cancelled. */
+uint64_t lml_scope_deadline(lml_scope *innermost);
+bool lml_scope_expire(lml_scope *innermost);
+/* The job ends: its scopes are left. */
+void lml_scopes_leave(lml_job *job);
 
 /* ---- running (run.c) ---- */
 

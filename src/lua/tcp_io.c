@@ -72,21 +72,14 @@ static int read_now(lua_State *L, mli_stream *s, mli_want *want, int mode) {
   size_t size;
   int ended;
   switch (mli_stream_peek(s, want, &size, &ended)) {
-  case MLI_READY:
-    push_taken(L, s, size, want, mode);
-    return 1;
-  case MLI_AT_END:
-    return end_of_input(L, s, want, mode, size, ended);
+  case MLI_READY: push_taken(L, s, size, want, mode); return 1;
+  case MLI_AT_END: return end_of_input(L, s, want, mode, size, ended);
   case MLI_TOO_LARGE:
     lml_fail(L, "too_large", "read: more than %I bytes came", (LUAI_UACINT)want->n);
     break;
-  case MLI_SHUT:
-    lml_tcp_fail_closed(L);
-    break;
-  case MLI_TAKEN:
-    return misuse(L, "read");
-  default:
-    return -1;
+  case MLI_SHUT: lml_tcp_fail_closed(L); break;
+  case MLI_TAKEN: return misuse(L, "read");
+  default: return -1;
   }
   return mode == NEXT_LINE ? lua_error(L) : 2;
 }
