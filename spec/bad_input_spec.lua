@@ -107,18 +107,20 @@ describe("a wait on a loop's thread outside a job", function()
     local ex <close> = ml.AsyncExecutor{}
     local seen = h.gate()
     ex:submit(function(g)
-      local child = ml.spawn(function() return 1 end)
+      local child, p = ml.spawn(function() return 1 end), ml.promise()
       child:add_done_callback(function()
         local errors = {}
         for i, wait in ipairs{
           function() ml.sleep(0.001) end,
           function() g:pass() end,
           function() ml.checkpoint() end,
-          function() ml.promise().future:wait() end,
+          function() p.future:wait() end,
           function() ml.to_thread(print) end,
         } do
-          errors[i] = tostring(select(2, pcall(wait)))
+          local ok, err = pcall(wait)
+          errors[i] = ok and i .. ": it waited" or tostring(err)
         end
+        p:set_result()
         g:open(errors)
       end)
     end, seen)

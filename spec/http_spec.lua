@@ -22,11 +22,6 @@ local function misbehaving(reply, after)
   return "http://127.0.0.1:" .. server.port, server
 end
 
--- Runs `f` as the main job of a loop in this state.
-local function in_loop(f)
-  return ml.run(f)
-end
-
 describe("moonloop.http", function()
   local srv
   lazy_setup(function() srv = nginx.start{ http2 = true } end)
@@ -103,8 +98,9 @@ describe("moonloop.http", function()
     end)
 
     it("reads JSON, and says when it is none", function()
-      in_loop(function()
-        local url, server = misbehaving('HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"a":[1,2,3]}')
+      ml.run(function()
+        local url, server =
+          misbehaving('HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"a":[1,2,3]}')
         assert.same({ a = { 1, 2, 3 } }, assert(http.get(url)):json())
         server:close()
         local value, err = assert(http.get(srv.url .. "/300b")):json()
@@ -211,7 +207,7 @@ describe("moonloop.http", function()
     end)
 
     it("serves burst after burst on the connection that stands", function()
-      in_loop(function()
+      ml.run(function()
         for _ = 1, 3 do
           local futures = {}
           for i = 1, 30 do
@@ -288,15 +284,17 @@ describe("moonloop.http", function()
     end)
 
     it("tells a server that misbehaves", function()
-      in_loop(function()
+      ml.run(function()
         for _, case in ipairs{
           { "closed", nil },
           { "closed", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this" },
           { "closed", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel" },
           { "protocol", "SMTP at your service\r\n\r\n" },
           { "protocol", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n" },
-          { "protocol", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello" },
-          { "too_large", "HTTP/1.1 200 OK\r\n" .. ("X-More: " .. ("x"):rep(1000) .. "\r\n"):rep(300) },
+          { "protocol",
+            "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello" },
+          { "too_large",
+            "HTTP/1.1 200 OK\r\n" .. ("X-More: " .. ("x"):rep(1000) .. "\r\n"):rep(300) },
         } do
           local url, server = misbehaving(case[2])
           local res, err = http.get(url, { timeout = h.TIMEOUT })
@@ -308,7 +306,7 @@ describe("moonloop.http", function()
     end)
 
     it("comes in time when the server does not", function()
-      in_loop(function()
+      ml.run(function()
         for _, reply in ipairs{ "", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this" } do
           local url, server = misbehaving(reply ~= "" and reply or nil, "hang")
           local start = ml.now()
@@ -338,7 +336,8 @@ describe("moonloop.http", function()
 
     it("an option that is unknown, with the nearest that is known", function()
       misuse("unknown option 'folow': the nearest is 'follow'", url, { folow = true })
-      misuse("unknown option 'tls.verfy': the nearest is 'tls.verify'", url, { tls = { verfy = true } })
+      misuse("unknown option 'tls.verfy': the nearest is 'tls.verify'", url,
+        { tls = { verfy = true } })
       misuse("name of an option must be a string, got number", url, { "x" })
     end)
 
@@ -370,8 +369,10 @@ describe("moonloop.http", function()
     end)
 
     it("a header that would make two", function()
-      misuse("value of 'x%-a' contains a line break", url, { headers = { ["X-A"] = "a\r\nX-B: b" } })
-      misuse("value of 'x%-a' contains a line break", url, { headers = { ["X-A"] = { "a", "b\n" } } })
+      misuse("value of 'x%-a' contains a line break", url,
+        { headers = { ["X-A"] = "a\r\nX-B: b" } })
+      misuse("value of 'x%-a' contains a line break", url,
+        { headers = { ["X-A"] = { "a", "b\n" } } })
       misuse("'x%-a: b' is no name of a header", url, { headers = { ["X-A: b"] = "c" } })
       misuse("'x%-a' must be a string, a number or a list", url, { headers = { ["X-A"] = true } })
       misuse("name of a header must be a string", url, { headers = { "X-A: b" } })
@@ -386,11 +387,12 @@ describe("moonloop.http", function()
     end
 
     it("a job of the default executor", function()
-      assert.same({ 200, 300, true }, { ml.run_async_job(fetch, srv.url .. "/300b"):result(h.TIMEOUT) })
+      local future = ml.run_async_job(fetch, srv.url .. "/300b")
+      assert.same({ 200, 300, true }, { future:result(h.TIMEOUT) })
     end)
 
     it("a job of a loop on this thread", function()
-      assert.same({ 200, 300, true }, { in_loop(function() return fetch(srv.url .. "/300b") end) })
+      assert.same({ 200, 300, true }, { ml.run(function() return fetch(srv.url .. "/300b") end) })
     end)
 
     it("this thread", function()
@@ -408,7 +410,7 @@ describe("moonloop.http", function()
 
     it("a coroutine of the user's, under pcall, in a job", function()
       local url = srv.url .. "/300b"
-      local got = in_loop(function()
+      local got = ml.run(function()
         local co = coroutine.wrap(function()
           for _ = 1, 3 do
             local ok, res = pcall(http.get, url)
@@ -429,7 +431,7 @@ describe("moonloop.http", function()
     end
 
     it("are used again", function()
-      in_loop(function()
+      ml.run(function()
         http.get(srv.url .. "/300b")
         local before = sockets()
         for _ = 1, 50 do assert(http.get(srv.url .. "/300b")) end
@@ -438,7 +440,7 @@ describe("moonloop.http", function()
     end)
 
     it("serve more requests at once than there may be connections", function()
-      in_loop(function()
+      ml.run(function()
         local futures = {}
         for i = 1, 1000 do futures[i] = ml.spawn(http.get, srv.url .. "/300b") end
         for i = 1, 1000 do
@@ -447,8 +449,22 @@ describe("moonloop.http", function()
       end)
     end)
 
+    it("are waited for no longer than the timeout", function()
+      ml.run(function()
+        local options = { tls = { ca = srv.ca }, http_version = "1.1", timeout = 0.3 }
+        local futures, start = {}, ml.now()
+        for i = 1, 20 do
+          futures[i] = ml.spawn(http.get, srv.https_url .. "/delay/1/files/300b", options)
+        end
+        for i = 1, 20 do
+          assert.equal("timeout", select(2, futures[i]:result(h.TIMEOUT)).code)
+        end
+        assert.is_true(ml.now() - start < 0.9)
+      end)
+    end)
+
     it("close when a job is cancelled, in whatever phase it is", function()
-      in_loop(function()
+      ml.run(function()
         assert(http.get(srv.url .. "/300b"))
         local hang = misbehaving(nil, "hang")
         local stuck = misbehaving("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly", "hang")
@@ -474,7 +490,7 @@ describe("moonloop.http", function()
       h.collect()
       local files = h.fds()
       for _ = 1, 5 do
-        in_loop(function()
+        ml.run(function()
           for _ = 1, 5 do ml.spawn(http.get, srv.url .. "/delay/10/300b") end
           assert(http.get(srv.url .. "/300b"))
         end)

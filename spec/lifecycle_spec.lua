@@ -303,7 +303,8 @@ describe("Ctrl-C", function()
 
   it("raises interrupted! at a blocking wait", function()
     local out, code = run(interrupt .. [[
-      local ok, err = pcall(function() ml.promise().future:result(30) end)
+      local p = ml.promise()
+      local ok, err = pcall(function() p.future:result(30) end)
       print(ok, (tostring(err):find("interrupted!", 1, true) ~= nil))
     ]])
     assert.same({ "false\ttrue\n", 0 }, { out, code })

@@ -32,16 +32,24 @@ local core = require "moonloop.http.core"
 ---@field body string
 ---@field url string                  the one that answered, after redirects
 ---@field http_version string         "1.1", "2"
----@field timings { resolve: number, connect: number, tls: number, first_byte: number, total: number }
+---@field timings moonloop.http.Timings
 ---@field json fun(self): any         the body's value; or nil and an error
 ---@field raise_for_status fun(self): moonloop.http.Response
+
+---@class moonloop.http.Timings       seconds from the start until each was over
+---@field resolve number
+---@field connect number
+---@field tls number
+---@field first_byte number
+---@field total number
 
 ---@class moonloop.http.Headers       headers["any-case"] is headers:get("any-case")
 ---@field get fun(self, name: string): string?
 ---@field all fun(self, name: string): string[]
 ---@field pairs fun(self): fun(): string, string
 
----@alias moonloop.http.verb fun(url: string, options: moonloop.http.Options?): moonloop.http.Response?, table?
+---@alias moonloop.http.verb
+---| fun(url: string, options: moonloop.http.Options?): moonloop.http.Response?, table?
 
 local http = {
   get = core.get, ---@type moonloop.http.verb

@@ -23,7 +23,7 @@ static unsigned port, dead_port;
 static struct shared {
   atomic_int accepted, open;
   atomic_bool silent; /* to those who want TLS */
-} *shared;
+} * shared;
 
 static void say(int fd, const char *text) {
   if (send(fd, text, strlen(text), MSG_NOSIGNAL) < 0) return;
@@ -33,7 +33,8 @@ static _Thread_local bool is_head;
 
 static void answer(int fd, const char *head, const char *body, size_t size) {
   char text[512];
-  snprintf(text, sizeof text, "HTTP/1.1 200 Very well\r\nContent-Length: %zu\r\n%s\r\n", size, head);
+  snprintf(text, sizeof text, "HTTP/1.1 200 Very well\r\nContent-Length: %zu\r\n%s\r\n", size,
+           head);
   say(fd, text);
   for (size_t at = 0; at < size && !is_head;) {
     ssize_t n = send(fd, body + at, size - at, MSG_NOSIGNAL);
@@ -44,8 +45,8 @@ static void answer(int fd, const char *head, const char *body, size_t size) {
 
 static void redirect(int fd, int status, const char *to) {
   char text[256];
-  snprintf(text, sizeof text, "HTTP/1.1 %d Elsewhere\r\nLocation: %s\r\nContent-Length: 4\r\n\r\ngone",
-           status, to);
+  snprintf(text, sizeof text,
+           "HTTP/1.1 %d Elsewhere\r\nLocation: %s\r\nContent-Length: 4\r\n\r\ngone", status, to);
   say(fd, text);
 }
 
@@ -60,8 +61,8 @@ static bool serve(int fd, const char *path, const char *request, size_t size) {
   int k;
   char text[64];
   if (strcmp(path, "/hello") == 0) {
-    answer(fd, "X-One: 1\r\nSet-Cookie: a=1\r\nset-cookie:b=2  \r\nEmpty:\r\nX-Fold: a\r\n  b\r\n", "hello",
-           5);
+    answer(fd, "X-One: 1\r\nSet-Cookie: a=1\r\nset-cookie:b=2  \r\nEmpty:\r\nX-Fold: a\r\n  b\r\n",
+           "hello", 5);
   } else if (strcmp(path, "/echo") == 0) {
     answer(fd, "", request, size);
   } else if (sscanf(path, "/redirect/%d", &k) == 1) {
@@ -77,10 +78,12 @@ static bool serve(int fd, const char *path, const char *request, size_t size) {
     answer(fd, "", body, n);
     free(body);
   } else if (strcmp(path, "/chunked") == 0) {
-    say(fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n"
-            "X-Trailer: 1\r\n\r\n");
+    say(fd,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n"
+        "X-Trailer: 1\r\n\r\n");
   } else if (strcmp(path, "/interim") == 0) {
-    say(fd, "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\nX-Last: 1\r\n\r\n");
+    say(fd,
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\nX-Last: 1\r\n\r\n");
   } else if (strcmp(path, "/slow") == 0) {
     wait_for_close(fd);
     return false;
@@ -259,11 +262,13 @@ static mli_http *run(mli_http *h) {
 static mli_http *get(const char *path) { return run(request(path)); }
 
 static bool body_is(const mli_http *h, const char *text) {
-  return h->in.size - h->head == strlen(text) && memcmp(h->in.bytes + h->head, text, strlen(text)) == 0;
+  return h->in.size - h->head == strlen(text) &&
+         memcmp(h->in.bytes + h->head, text, strlen(text)) == 0;
 }
 
 static bool body_has(const mli_http *h, const char *text) {
-  return h->in.bytes && memmem(h->in.bytes + h->head, h->in.size - h->head, text, strlen(text)) != NULL;
+  return h->in.bytes &&
+         memmem(h->in.bytes + h->head, h->in.size - h->head, text, strlen(text)) != NULL;
 }
 
 static bool failed_with(const mli_http *h, const char *code) {
@@ -419,10 +424,12 @@ static void test_redirects(void) {
     const char *method, *after;
     bool body;
   } cases[] = {
-    { 301, "POST", "GET", false }, { 302, "POST", "GET", false },  { 303, "POST", "GET", false },
-    { 307, "POST", "POST", true }, { 308, "POST", "POST", true },  { 302, "PATCH", "PATCH", true },
-    { 303, "PATCH", "GET", false }, { 307, "PUT", "PUT", true },   { 303, "DELETE", "GET", false },
-    { 303, "HEAD", "HEAD", false }, { 308, "DELETE", "DELETE", true },
+    { 301, "POST", "GET", false },     { 302, "POST", "GET", false },
+    { 303, "POST", "GET", false },     { 307, "POST", "POST", true },
+    { 308, "POST", "POST", true },     { 302, "PATCH", "PATCH", true },
+    { 303, "PATCH", "GET", false },    { 307, "PUT", "PUT", true },
+    { 303, "DELETE", "GET", false },   { 303, "HEAD", "HEAD", false },
+    { 308, "DELETE", "DELETE", true },
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char path[32];
@@ -434,8 +441,8 @@ static void test_redirects(void) {
     CHECK_EQ(h->op.status, ML_OK);
     snprintf(want, sizeof want, "%s /echo HTTP", cases[i].after);
     if (!(head || CHECK(body_has(h, want) && body_has(h, "a body") == cases[i].body)))
-      printf("  %d of %s gave %.*s\n", cases[i].status, cases[i].method, (int)(h->in.size - h->head),
-             h->in.bytes + h->head);
+      printf("  %d of %s gave %.*s\n", cases[i].status, cases[i].method,
+             (int)(h->in.size - h->head), h->in.bytes + h->head);
     mli_release(&h->op);
   }
 }
@@ -474,8 +481,14 @@ static void test_failures(void) {
     CHECK(h->op.message && strstr(h->op.message, cases[i].path));
     mli_release(&h->op);
   }
-  static const char *const bad[] = { "", "example.com/x", "ftp://127.0.0.1/", "http://", "http://:80/",
-                                     "http://127.0.0.1:99999/", "http://a b/", "file:///etc/passwd" };
+  static const char *const bad[] = { "",
+                                     "example.com/x",
+                                     "ftp://127.0.0.1/",
+                                     "http://",
+                                     "http://:80/",
+                                     "http://127.0.0.1:99999/",
+                                     "http://a b/",
+                                     "file:///etc/passwd" };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     h = mli_http_new(loop);
     h->url = bad[i];
@@ -610,7 +623,8 @@ static void test_parts(void) {
   CHECK(strlen(mli_http_masked("http://a-very-long-host-name.example/and/a/path", out, 32)) == 31);
   CHECK(mli_http_is_token("X-A_b", 5) && !mli_http_is_token("a b", 3) && !mli_http_is_token("", 0));
   CHECK(!mli_http_is_token("a:b", 3) && !mli_http_is_token("a\0b", 3));
-  CHECK(mli_http_is_value("a b", 3) && !mli_http_is_value("a\nb", 3) && !mli_http_is_value("\0", 1));
+  CHECK(mli_http_is_value("a b", 3) && !mli_http_is_value("a\nb", 3) &&
+        !mli_http_is_value("\0", 1));
 }
 
 int main(void) {

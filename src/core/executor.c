@@ -14,6 +14,8 @@ static _Thread_local mli_worker *self;
 
 mli_worker *mli_worker_self(void) { return self; }
 
+const char *mli_task_chunk(const mli_task *task) { return task->chunk ? task->chunk->text : "?"; }
+
 void mli_worker_runs(mli_worker *w, mli_task *task) {
   mli_lock_acquire(&w->executor->lock);
   w->task = task;
@@ -25,6 +27,7 @@ void mli_worker_runs(mli_worker *w, mli_task *task) {
 static void task_destroy(mli_object *object) {
   mli_task *task = mli_container(object, mli_task, future.object);
   mli_message_free(task->payload);
+  if (task->chunk) mli_release(task->chunk);
   mli_release(task->executor);
   mli_future_fini(&task->future);
   free(task);
@@ -68,7 +71,8 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->runner = NULL;
   task->worker = NULL;
   task->line = 0;
-  task->name[0] = task->where[0] = '\0';
+  task->chunk = NULL;
+  task->name[0] = '\0';
   return task;
 }
 

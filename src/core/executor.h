@@ -17,6 +17,7 @@
 #include "future.h"
 #include "loop.h"
 #include "sem.h"
+#include "text.h"
 
 typedef struct mli_executor mli_executor;
 typedef struct mli_worker mli_worker;
@@ -38,13 +39,16 @@ struct mli_task {
   mli_worker *worker;     /* loops: [I] once posted. Pools: [M] of the executor, while it runs */
   uint32_t line;          /* [I] where it was submitted; 0: unknown */
   char name[MLI_NAME_MAX];   /* [I] "" if none was given */
-  char where[MLI_WHERE_MAX]; /* [I] the chunk in which it was submitted */
+  mli_text *chunk;         /* [I] the chunk in which that is; a reference, or NULL */
 };
 
 extern const mli_type mli_task_type, mli_executor_type;
 
 /* A task with one reference for the submitter. NULL: out of memory. */
 mli_task *mli_task_new(mli_executor *ex, mli_message *payload);
+
+/* The name of the chunk in which it was submitted, or "?". */
+const char *mli_task_chunk(const mli_task *task);
 
 /* The hooks of the layer above; all run on the worker's own thread. */
 typedef struct mli_executor_class {

@@ -57,6 +57,9 @@ struct mli_loop {
   uv_idle_t idle;
   uv_timer_t timer;
   uint64_t timer_at; /* when the libuv timer fires, ns; 0: timers are due */
+  unsigned patience; /* how often to look for more messages before sleeping */
+  unsigned sleeps;   /* without looking */
+  bool alone;        /* one processor: looking would only keep the senders from it */
   bool stopping, in_timers, closed;
 };
 

@@ -41,6 +41,10 @@ void mli_mailbox_init(mli_mailbox *box);
 mli_pushed mli_mailbox_push(mli_mailbox *box, mli_node *node);
 /* The loop's thread: all that came, oldest first. */
 mli_node *mli_mailbox_take(mli_mailbox *box);
+/* The loop's thread: is there something to take? */
+static inline bool mli_mailbox_any(const mli_mailbox *box) {
+  return atomic_load_explicit(&box->head, memory_order_relaxed) != NULL;
+}
 /* The loop's thread, before it sleeps. False: something came, take it. */
 bool mli_mailbox_arm(mli_mailbox *box);
 /* The loop's thread, at its end: what was left, oldest first. */

@@ -2,84 +2,62 @@
 #include "sem.h"
 
 void mli_sem_init(mli_sem *sem, uint64_t permits) {
-  atomic_init(&sem->lock.word, 0);
+  mli_waiters_init(&sem->waiters);
   sem->permits = permits;
-  sem->first = NULL;
-  sem->last = &sem->first;
   sem->closed = false;
 }
 
 static bool take(mli_sem *sem) {
   if (sem->closed) return true;
-  if (sem->permits == 0 || sem->first) return false;
+  if (sem->permits == 0) return false;
   sem->permits--;
   return true;
 }
 
-static mli_sem_waiter *pop(mli_sem *sem) {
-  mli_sem_waiter *w = sem->first;
-  if (!w) return NULL;
-  sem->first = w->next;
-  if (w->next)
-    w->next->link = &sem->first;
-  else
-    sem->last = &sem->first;
-  w->link = NULL;
-  return w;
-}
-
 bool mli_sem_try(mli_sem *sem) {
-  mli_lock_acquire(&sem->lock);
+  mli_lock_acquire(&sem->waiters.lock);
   bool taken = take(sem);
-  mli_lock_release(&sem->lock);
+  mli_lock_release(&sem->waiters.lock);
   return taken;
 }
 
-bool mli_sem_acquire(mli_sem *sem, mli_sem_waiter *w) {
-  mli_lock_acquire(&sem->lock);
+bool mli_sem_acquire(mli_sem *sem, mli_waiter *w) {
+  mli_lock_acquire(&sem->waiters.lock);
   bool taken = take(sem);
-  if (!taken) {
-    w->next = NULL;
-    w->link = sem->last;
-    *sem->last = w;
-    sem->last = &w->next;
-  }
-  mli_lock_release(&sem->lock);
+  if (!taken) mli_waiters_add(&sem->waiters, w);
+  mli_lock_release(&sem->waiters.lock);
   return taken;
 }
 
-bool mli_sem_remove(mli_sem *sem, mli_sem_waiter *w) {
-  mli_lock_acquire(&sem->lock);
-  bool queued = w->link != NULL;
-  if (queued) {
-    *w->link = w->next;
-    if (w->next)
-      w->next->link = w->link;
-    else
-      sem->last = w->link;
-    w->link = NULL;
+bool mli_sem_remove(mli_sem *sem, mli_waiter *w) { return mli_waiters_remove(&sem->waiters, w); }
+
+void mli_sem_release(mli_sem *sem) { mli_sem_release_many(sem, 1); }
+
+bool mli_sem_release_many(mli_sem *sem, uint64_t n) {
+  mli_lock_acquire(&sem->waiters.lock);
+  if (n > MLI_SEM_MAX - sem->permits) {
+    mli_lock_release(&sem->waiters.lock);
+    return false;
   }
-  mli_lock_release(&sem->lock);
-  return queued;
+  uint64_t waiting = sem->waiters.count;
+  sem->permits += n > waiting ? n - waiting : 0;
+  mli_waiter *chain = mli_waiters_take(&sem->waiters, n);
+  mli_lock_release(&sem->waiters.lock);
+  mli_waiters_wake(chain);
+  return true;
 }
 
-void mli_sem_release(mli_sem *sem) {
-  mli_lock_acquire(&sem->lock);
-  mli_sem_waiter *w = pop(sem);
-  mli_waker *waker = w ? w->waker : NULL;
-  if (!w) sem->permits++;
-  mli_lock_release(&sem->lock);
-  if (waker) waker->wake(waker);
+uint64_t mli_sem_value(mli_sem *sem) {
+  mli_lock_acquire(&sem->waiters.lock);
+  uint64_t permits = sem->permits;
+  mli_lock_release(&sem->waiters.lock);
+  return permits;
 }
 
 void mli_sem_close(mli_sem *sem) {
-  for (;;) {
-    mli_lock_acquire(&sem->lock);
-    sem->closed = true;
-    mli_sem_waiter *w = pop(sem);
-    mli_waker *waker = w ? w->waker : NULL;
-    mli_lock_release(&sem->lock);
-    if (!w) return;
-    waker->wake(waker);
-  }
+  mli_lock_acquire(&sem->waiters.lock);
+  sem->closed = true;
+  mli_waiter *chain = mli_waiters_take(&sem->waiters, UINT64_MAX);
+  mli_lock_release(&sem->waiters.lock);
+  mli_waiters_wake(chain);
 }

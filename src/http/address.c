@@ -13,12 +13,12 @@ static uint32_t hash_of(const char *text) {
 
 static const char *reason_of(CURLUcode code) {
   switch (code) {
-    case CURLUE_OUT_OF_MEMORY: return NULL;
-    case CURLUE_BAD_SCHEME:
-    case CURLUE_UNSUPPORTED_SCHEME: return "it must begin with http:// or https://";
-    case CURLUE_BAD_PORT_NUMBER: return "the port is no number from 0 to 65535";
-    case CURLUE_NO_HOST: return "it names no host";
-    default: return curl_url_strerror(code);
+  case CURLUE_OUT_OF_MEMORY: return NULL;
+  case CURLUE_BAD_SCHEME:
+  case CURLUE_UNSUPPORTED_SCHEME: return "it must begin with http:// or https://";
+  case CURLUE_BAD_PORT_NUMBER: return "the port is no number from 0 to 65535";
+  case CURLUE_NO_HOST: return "it names no host";
+  default: return curl_url_strerror(code);
   }
 }
 

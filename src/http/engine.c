@@ -95,6 +95,7 @@ static mli_http_lane *lane_of(const mli_http *h) {
 static void detach(mli_http *h) {
   mli_http_easy *easy = h->easy;
   mli_http_engine *e = easy->engine;
+  mli_loop_timer_stop(e->loop, &h->timer);
   *h->link = h->next;
   if (h->next) h->next->link = h->link;
   mli_http_address_release(h->address);
@@ -126,6 +127,12 @@ static void finish(mli_http_easy *easy, CURLcode code) {
   else
     mli_http_fail(h, code, os_errno, tls);
   mli_release(&h->op);
+}
+
+/* The time for the whole request is kept here: libcurl's own clock does not run
+** while a transfer waits for a connection. */
+static void on_deadline(mli_timer *timer) {
+  finish(mli_container(timer, mli_http, timer)->easy, CURLE_OPERATION_TIMEDOUT);
 }
 
 static void drain(mli_http_lane *lane) {
@@ -268,9 +275,13 @@ static void op_start(mli_op *op) {
   easy->request = h;
   h->next = e->active;
   h->link = &e->active;
+  h->started = mli_now();
+  h->timer.fire = on_deadline;
   if (h->next) h->next->link = &h->next;
   e->active = h;
   CURLcode code = mli_http_prepare(easy);
+  if (h->timeout != MLI_HTTP_NO_TIMEOUT)
+    mli_loop_timer_start(e->loop, &h->timer, h->started + (uint64_t)h->timeout * MLI_MILLISECOND);
   if (code == CURLE_OK && curl_multi_add_handle(lane_of(h)->multi, easy->curl) != CURLM_OK)
     code = CURLE_OUT_OF_MEMORY;
   if (code == CURLE_OK) return;

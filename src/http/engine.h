@@ -59,9 +59,9 @@ struct mli_http_engine {
 /* What this process's libcurl can do: read once. */
 typedef struct mli_http_features {
   unsigned version;
-  bool own_trust;        /* it takes our store of certificates */
-  bool env_proxy;        /* the environment names a proxy */
-  char encodings[64];    /* for Accept-Encoding */
+  bool own_trust;     /* it takes our store of certificates */
+  bool env_proxy;     /* the environment names a proxy */
+  char encodings[64]; /* for Accept-Encoding */
 } mli_http_features;
 /* NULL: libcurl could not be initialized. Thread: any. */
 const mli_http_features *mli_http_features_get(void);

@@ -23,40 +23,40 @@ __attribute__((format(printf, 2, 3))) static char *describe(const mli_http *h, c
 
 static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   switch (code) {
-    case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_RESOLVE_PROXY: return "resolve";
-    case CURLE_COULDNT_CONNECT: return os_errno == ECONNREFUSED ? "refused" : "connect";
-    case CURLE_PROXY: return "connect";
-    case CURLE_OPERATION_TIMEDOUT: return "timeout";
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_SSL_ENGINE_NOTFOUND:
-    case CURLE_SSL_ENGINE_SETFAILED:
-    case CURLE_SSL_CERTPROBLEM:
-    case CURLE_SSL_CIPHER:
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_USE_SSL_FAILED:
-    case CURLE_SSL_ENGINE_INITFAILED:
-    case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_SSL_SHUTDOWN_FAILED:
-    case CURLE_SSL_CRL_BADFILE:
-    case CURLE_SSL_ISSUER_ERROR:
-    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-    case CURLE_SSL_INVALIDCERTSTATUS:
-    case CURLE_SSL_CLIENTCERT: return "tls";
-    case CURLE_TOO_MANY_REDIRECTS: return "redirects";
-    case CURLE_UNSUPPORTED_PROTOCOL: return h->status / 100 == 3 ? "redirects" : "protocol";
-    case CURLE_URL_MALFORMAT: return h->status / 100 == 3 ? "redirects" : "url";
-    case CURLE_GOT_NOTHING:
-    case CURLE_SEND_ERROR:
-    case CURLE_PARTIAL_FILE: return "closed";
-    case CURLE_RECV_ERROR: /* libcurl 7.88 says so of malformed chunks too */
-      return h->detail && strstr(h->detail, "chunked-encoding") ? "protocol" : "closed";
-    case CURLE_FILESIZE_EXCEEDED: return "too_large";
-    case CURLE_WRITE_ERROR:
-      if (h->broken == MLI_HTTP_BIG_BODY || h->broken == MLI_HTTP_BIG_HEAD) return "too_large";
-      return h->broken == MLI_HTTP_NO_MEMORY ? "memory" : "protocol";
-    case CURLE_OUT_OF_MEMORY: return "memory";
-    default: return "protocol";
+  case CURLE_COULDNT_RESOLVE_HOST:
+  case CURLE_COULDNT_RESOLVE_PROXY: return "resolve";
+  case CURLE_COULDNT_CONNECT: return os_errno == ECONNREFUSED ? "refused" : "connect";
+  case CURLE_PROXY: return "connect";
+  case CURLE_OPERATION_TIMEDOUT: return "timeout";
+  case CURLE_SSL_CONNECT_ERROR:
+  case CURLE_SSL_ENGINE_NOTFOUND:
+  case CURLE_SSL_ENGINE_SETFAILED:
+  case CURLE_SSL_CERTPROBLEM:
+  case CURLE_SSL_CIPHER:
+  case CURLE_PEER_FAILED_VERIFICATION:
+  case CURLE_USE_SSL_FAILED:
+  case CURLE_SSL_ENGINE_INITFAILED:
+  case CURLE_SSL_CACERT_BADFILE:
+  case CURLE_SSL_SHUTDOWN_FAILED:
+  case CURLE_SSL_CRL_BADFILE:
+  case CURLE_SSL_ISSUER_ERROR:
+  case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+  case CURLE_SSL_INVALIDCERTSTATUS:
+  case CURLE_SSL_CLIENTCERT: return "tls";
+  case CURLE_TOO_MANY_REDIRECTS: return "redirects";
+  case CURLE_UNSUPPORTED_PROTOCOL: return h->status / 100 == 3 ? "redirects" : "protocol";
+  case CURLE_URL_MALFORMAT: return h->status / 100 == 3 ? "redirects" : "url";
+  case CURLE_GOT_NOTHING:
+  case CURLE_SEND_ERROR:
+  case CURLE_PARTIAL_FILE: return "closed";
+  case CURLE_RECV_ERROR: /* libcurl 7.88 says so of malformed chunks too */
+    return h->detail && strstr(h->detail, "chunked-encoding") ? "protocol" : "closed";
+  case CURLE_FILESIZE_EXCEEDED: return "too_large";
+  case CURLE_WRITE_ERROR:
+    if (h->broken == MLI_HTTP_BIG_BODY || h->broken == MLI_HTTP_BIG_HEAD) return "too_large";
+    return h->broken == MLI_HTTP_NO_MEMORY ? "memory" : "protocol";
+  case CURLE_OUT_OF_MEMORY: return "memory";
+  default: return "protocol";
   }
 }
 
@@ -64,13 +64,12 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
 static const char *phase_of(const mli_http *h, bool tls) {
   if (h->times.first_byte > 0) return "receiving the body";
   if (h->head) return "receiving the headers";
-  if (h->times.tls > 0 || (h->times.connect > 0 && !tls))
-    return "waiting for the response";
+  if (h->times.tls > 0 || (h->times.connect > 0 && !tls)) return "waiting for the response";
   /* libcurl 7.88 counts the connect as over when the handshake is. */
   if (h->times.connect > 0 || (tls && h->detail && strstr(h->detail, "SSL")))
     return "in the TLS handshake";
-  if (h->times.resolve > 0) return "connecting";
-  return "resolving the host name, or waiting for a free connection";
+  if (h->times.resolve > 0) return "waiting for a connection";
+  return "resolving the host name";
 }
 
 void mli_http_fail(mli_http *h, CURLcode curl_code, long os_errno, bool tls) {

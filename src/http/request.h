@@ -45,13 +45,13 @@ struct mli_http {
   uint64_t max_body; /* bytes after decoding */
   mli_http_version version;
   bool follow, verify, compressed;
-  bool json; /* the body is JSON */
+  bool json;      /* the body is JSON */
   const char *ca; /* a file of certificates to trust instead of the default; or NULL */
 
   /* The response. */
   long status;
-  long protocol;     /* as libcurl counts: see mli_http_protocol */
-  const char *final; /* the URL that answered */
+  long protocol;      /* as libcurl counts: see mli_http_protocol */
+  const char *final;  /* the URL that answered */
   const char *detail; /* libcurl's own text for a failure, or NULL */
   mli_http_times times;
   mli_buffer in; /* the head (status line, headers, empty line), then the body */
@@ -61,6 +61,8 @@ struct mli_http {
   mli_http *next, **link; /* in flight */
   struct mli_http_easy *easy;
   struct mli_http_address *address;
+  uint64_t started;
+  mli_timer timer; /* the end of `timeout` */
   bool head_done;
   enum { MLI_HTTP_WHOLE, MLI_HTTP_NO_MEMORY, MLI_HTTP_BIG_HEAD, MLI_HTTP_BIG_BODY } broken;
 

@@ -79,9 +79,11 @@ static bool arm(mli_http_socket *s, int events) {
 static void on_poll(uv_poll_t *poll, int status, int events) {
   mli_http_socket *s = poll->data;
   int flags = 0;
-  if (status < 0) { /* an error on the socket: libuv has stopped the poll */
+  if (status < 0) {
+    /* An error on the socket, and libuv has stopped the poll. Told so, libcurl
+    ** would give up at once; by reading it gets what came before the error. */
     s->armed = 0;
-    flags = CURL_CSELECT_ERR;
+    events = s->wanted;
   }
   if (!s->wanted) { /* an idle connection: the other side closed it, most likely */
     disarm(s);

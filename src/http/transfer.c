@@ -2,7 +2,7 @@
 ** transfer.c: a request into a libcurl handle, and a response out of it.
 **
 ** A handle keeps what all requests have in common. What a request changed
-** beyond its URL, headers and timeout is undone by a reset before the next.
+** beyond its URL and headers is undone by a reset before the next.
 */
 #define CURL_DISABLE_DEPRECATION
 #include "engine.h"
@@ -76,10 +76,10 @@ static size_t on_body(char *data, size_t one, size_t size, void *user) {
 
 /* ---- setting up ---- */
 
-#define SET(option, value)                                           \
-  do {                                                               \
-    CURLcode code_ = curl_easy_setopt(easy->curl, (option), (value)); \
-    if (code_ != CURLE_OK) return code_;                             \
+#define SET(option, value)                                                                         \
+  do {                                                                                             \
+    CURLcode code_ = curl_easy_setopt(easy->curl, (option), (value));                              \
+    if (code_ != CURLE_OK) return code_;                                                           \
   } while (0)
 
 /* What all requests have in common, on a handle that is new or reset. */
@@ -142,16 +142,16 @@ static CURLcode set_method(mli_http_easy *easy, const mli_http *h) {
 static CURLcode set_version(mli_http_easy *easy, const mli_http *h) {
   const mli_http_features *has = mli_http_features_get();
   switch (h->version) {
-    case MLI_HTTP_ANY:
-      /* Large uploads over HTTP/2 may stall in libcurl before 8.2. */
-      if (h->body_size > H2_UPLOAD && has->version < 0x080200)
-        SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-      return CURLE_OK;
-    case MLI_HTTP_1_1: SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); return CURLE_OK;
-    case MLI_HTTP_2: SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_0); return CURLE_OK;
-    case MLI_HTTP_2_PRIOR:
-      SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
-      return CURLE_OK;
+  case MLI_HTTP_ANY:
+    /* Large uploads over HTTP/2 may stall in libcurl before 8.2. */
+    if (h->body_size > H2_UPLOAD && has->version < 0x080200)
+      SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    return CURLE_OK;
+  case MLI_HTTP_1_1: SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); return CURLE_OK;
+  case MLI_HTTP_2: SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_0); return CURLE_OK;
+  case MLI_HTTP_2_PRIOR:
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+    return CURLE_OK;
   }
   return CURLE_OK;
 }
@@ -198,16 +198,14 @@ CURLcode mli_http_prepare(mli_http_easy *easy) {
     if (code != CURLE_OK) return code;
   }
   SET(CURLOPT_CURLU, h->address->url);
-  SET(CURLOPT_TIMEOUT_MS, limit(h->timeout));
   easy->plain = is_plain(h);
   *h->last_header = easy->plain ? &accept : &accept_of_body;
   SET(CURLOPT_HTTPHEADER, h->headers);
   if (easy->plain) return CURLE_OK;
   SET(CURLOPT_FOLLOWLOCATION, h->follow ? 1L : 0L);
   SET(CURLOPT_MAXREDIRS, h->max_redirects);
-  SET(CURLOPT_CONNECTTIMEOUT_MS, h->connect_timeout == MLI_HTTP_NO_TIMEOUT
-                                   ? (long)INT32_MAX
-                                   : limit(h->connect_timeout));
+  SET(CURLOPT_CONNECTTIMEOUT_MS,
+      h->connect_timeout == MLI_HTTP_NO_TIMEOUT ? (long)INT32_MAX : limit(h->connect_timeout));
   if (!h->compressed) SET(CURLOPT_ACCEPT_ENCODING, NULL);
   CURLcode code = set_method(easy, h);
   if (code == CURLE_OK) code = set_version(easy, h);
@@ -238,5 +236,5 @@ void mli_http_collect(mli_http_easy *easy) {
   h->times.connect = seconds(curl, CURLINFO_CONNECT_TIME_T);
   h->times.tls = seconds(curl, CURLINFO_APPCONNECT_TIME_T);
   h->times.first_byte = seconds(curl, CURLINFO_STARTTRANSFER_TIME_T);
-  h->times.total = seconds(curl, CURLINFO_TOTAL_TIME_T);
+  h->times.total = (double)(mli_now() - h->started) / 1e9;
 }

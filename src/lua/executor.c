@@ -694,7 +694,7 @@ static void complain(mli_executor *ex) {
     const mli_task *task = ex->workers[i]->task;
     if (task)
       n += snprintf(text + n, sizeof text - (size_t)n, " job '%s' (submitted at %s:%u)",
-                    task->name[0] ? task->name : "unnamed", task->where, task->line);
+                    task->name[0] ? task->name : "unnamed", mli_task_chunk(task), task->line);
   }
   mli_lock_release(&ex->lock);
   fprintf(stderr, "%s\n", text);
@@ -758,7 +758,8 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
     return luaL_error(L, "not enough memory");
   }
   task->timeout = timeout;
-  lml_where(L, 1, task->where, sizeof task->where, &task->line);
+  uint32_t chunk = lml_place(L, S, &task->line);
+  if (chunk) task->chunk = mli_retain(S->chunks[chunk - 1].name);
   const char *name = lua_type(L, SUBMIT_NAME) == LUA_TSTRING ? lua_tostring(L, SUBMIT_NAME)
                      : lua_type(L, SUBMIT_JOB) == LUA_TSTRING ? lua_tostring(L, SUBMIT_JOB)
                                                               : NULL;
@@ -776,7 +777,7 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
 
 /* A submit that waits for a slot. */
 typedef struct slot_wait {
-  mli_sem_waiter waiter;
+  mli_waiter waiter;
   mli_sem *sem;
 } slot_wait;
 
@@ -810,10 +811,16 @@ static int slot_k(lua_State *L, int status, lua_KContext ctx) {
   return submit_with_slot(L, S, ex);
 }
 
+static mli_executor *check_submit(lua_State *L, lml_state *S) {
+  mli_object *object = lml_handle_test_in(L, S, 1, &mli_executor_type);
+  if (!object) lml_misuse(L, "submit: executor expected, got %s", luaL_typename(L, 1));
+  return mli_container(object, mli_executor, object);
+}
+
 /* submit_opened(executor, name, timeout, function or "module:function", ...) */
 static int l_submit_opened(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  mli_executor *ex = lml_executor_check(L, 1);
+  mli_executor *ex = check_submit(L, S);
   if (atomic_load(&ex->closing)) return closed_error(L, ex);
   if (!ex->bounded || mli_sem_try(&ex->slots)) return submit_with_slot(L, S, ex);
   slot_wait *w = lua_newuserdatauv(L, sizeof *w, 0);
@@ -830,7 +837,7 @@ static int l_submit_opened(lua_State *L) {
 /* try_submit_opened(...): the same, or nil and an error with code "busy" */
 static int l_try_submit_opened(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  mli_executor *ex = lml_executor_check(L, 1);
+  mli_executor *ex = check_submit(L, S);
   if (atomic_load(&ex->closing)) return lml_fail(L, "closed", "executor '%s' is shut down", ex->name);
   if (ex->bounded && !mli_sem_try(&ex->slots))
     return lml_fail(L, "busy", "executor '%s' has as many jobs as max_pending allows", ex->name);
@@ -846,8 +853,6 @@ static int return_all_k(lua_State *L, int status, lua_KContext ctx) {
 
 /* Functions go straight on; the front door takes anything else apart. */
 static int submit_any(lua_State *L, lua_CFunction opened) {
-  if (!lml_handle_test(L, 1, &mli_executor_type))
-    lml_misuse(L, "submit: executor expected, got %s", luaL_typename(L, 1));
   if (mli_likely(lua_isfunction(L, 2))) {
     lua_pushnil(L);
     lua_pushnil(L);
@@ -960,7 +965,7 @@ static void push_job(lua_State *L, lml_state *S, lml_job *job) {
     }
   uint32_t line = job->task ? job->task->line : job->line;
   if (line) {
-    lua_pushfstring(L, "%s:%d", job->task ? job->task->where : lml_chunk_name(S, job->chunk), (int)line);
+    lua_pushfstring(L, "%s:%d", job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->chunk), (int)line);
     lua_setfield(L, -2, "submitted_at");
   }
   if (job->co && job->started) {

@@ -33,7 +33,7 @@ lml_future *lml_future_check(lua_State *L, lml_state *S, int arg) {
 }
 
 void lml_future_wrap(lua_State *L, lml_state *S, mli_future *f) {
-  lml_future *u = lua_newuserdatauv(L, sizeof *u, 1);
+  lml_future *u = lua_newuserdatauv(L, LML_SHARED_FUTURE_SIZE, 1);
   u->handle.object = f ? &f->object : NULL;
   u->job = NULL;
   u->values = -1;
@@ -146,33 +146,33 @@ mli_future *lml_future_share(lua_State *L, lml_state *S, int index) {
 
 /* ---- outcomes ---- */
 
-static int decode_outcome(lua_State *L) {
-  const mli_message *m = lua_touserdata(L, 1);
-  lua_settop(L, 0);
-  return lml_decode(L, m);
-}
-
-/* Reads the outcome into the handle's user value, once. A message that cannot be
-** rebuilt here gives this state an error instead: returns false. */
-static bool read_outcome(lua_State *L, int index, lml_future *u) {
+/* Reads the outcome into the handle's user value, once. Raises what the message
+** cannot be rebuilt for. */
+static void read_outcome(lua_State *L, int index, lml_future *u) {
   mli_future *f = lml_future_core(u);
-  if (!f->outcome) u->values = u->values < 0 ? 0 : u->values; /* a future of the core: no values */
-  if (u->values >= 0) return true;
-  int top = lua_gettop(L);
-  luaL_checkstack(L, 6, NULL);
-  lua_pushcfunction(L, decode_outcome);
-  lua_pushlightuserdata(L, f->outcome);
-  if (lua_pcall(L, 1, LUA_MULTRET, 0) != LUA_OK) return false;
-  int n = lua_gettop(L) - top;
+  if (u->values >= 0) return;
+  int n = f->outcome ? lml_decode(L, f->outcome) : 0; /* a future of the core has no values */
   if (n > 1) {
+    int first = lua_gettop(L) - n + 1;
     lua_createtable(L, n, 0);
-    lua_insert(L, top + 1);
-    for (int i = n; i > 0; i--) lua_rawseti(L, top + 1, i);
+    lua_insert(L, first);
+    for (int i = n; i > 0; i--) lua_rawseti(L, first, i);
   }
   if (n > 0) lua_setiuservalue(L, index, 1);
   u->values = n;
-  lua_settop(L, top);
-  return true;
+}
+
+/* The same for whoever takes errors as values: false, with the error pushed. */
+static int read_protected(lua_State *L) {
+  read_outcome(L, 1, lua_touserdata(L, 1));
+  return 0;
+}
+
+static bool try_read_outcome(lua_State *L, int index, lml_future *u) {
+  if (u->values >= 0) return true;
+  lua_pushcfunction(L, read_protected);
+  lua_pushvalue(L, index);
+  return lua_pcall(L, 1, 0, 0) == LUA_OK;
 }
 
 static const char *status_text(ml_status status) {
@@ -219,7 +219,7 @@ void lml_future_push_error(lua_State *L, lml_state *S, int index) {
     lua_settop(L, top + 1);
   } else if (u->values < 0 && !f->outcome) {
     lml_error_push(L, ml_status_name(f->status), "%s", status_text(f->status));
-  } else if (read_outcome(L, index, u)) {
+  } else if (try_read_outcome(L, index, u)) {
     lua_getiuservalue(L, index, 1);
   }
 }
@@ -238,9 +238,11 @@ int lml_future_push(lua_State *L, lml_state *S, int index) {
   lml_future *u = lua_touserdata(L, index);
   mli_future *f = lml_future_core(u);
   mli_future_observe(f);
-  if (mli_future_state(f) == MLI_FINISHED && read_outcome(L, index, u))
+  if (mli_likely(mli_future_state(f) == MLI_FINISHED)) {
+    read_outcome(L, index, u);
     return push_values(L, index, u->values);
-  if (mli_future_state(f) != MLI_FINISHED) lml_future_push_error(L, S, index);
+  }
+  lml_future_push_error(L, S, index);
   join_traceback(L, S, f);
   return lua_error(L);
 }
@@ -321,7 +323,7 @@ static int push_wait(lua_State *L, lml_state *S, int index) {
   lml_future *u = lua_touserdata(L, index);
   mli_future *f = lml_future_core(u);
   mli_future_observe(f);
-  if (mli_future_state(f) == MLI_FINISHED && read_outcome(L, index, u)) {
+  if (mli_future_state(f) == MLI_FINISHED && try_read_outcome(L, index, u)) {
     lua_pushboolean(L, 1);
     return 1 + push_values(L, index, u->values);
   }
@@ -371,7 +373,7 @@ static int push_exception(lua_State *L, lml_state *S) {
   mli_future *f = lml_future_core(u);
   mli_future_observe(f);
   if (mli_future_state(f) == MLI_FINISHED) {
-    if (read_outcome(L, 1, u)) lua_pushnil(L);
+    if (try_read_outcome(L, 1, u)) lua_pushnil(L);
   } else {
     lml_future_push_error(L, S, 1);
   }
@@ -513,6 +515,8 @@ static int f_add_done_callback(lua_State *L) {
 /* ---- metamethods ---- */
 
 static int f_index(lua_State *L) {
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
   lml_state *S = lml_upstate(L);
   lml_future *u = lml_future_check(L, S, 1);
   const char *key = luaL_checkstring(L, 2);
@@ -521,8 +525,7 @@ static int f_index(lua_State *L) {
     lua_pushstring(L, future_name(u, name, sizeof name));
     return 1;
   }
-  lua_pushvalue(L, 2);
-  lua_rawget(L, lua_upvalueindex(2));
+  lua_pushnil(L);
   return 1;
 }
 
@@ -554,11 +557,16 @@ static int f_eq(lua_State *L) {
   return 1;
 }
 
+/* What the handle of a finalized future refers to: a future that is over. */
+static mli_future finalized = { .object = { .type = &mli_future_type, .refs = 1 },
+                                .state = MLI_STOPPED,
+                                .observed = true };
+
 static int f_gc(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lml_future *u = lua_touserdata(L, 1);
   mli_object *object = u->handle.object;
-  if (!object) return 0;
+  if (!object || object == &finalized.object) return 0;
   lml_state *outer = lml_thread_state;
   lua_State *gc = S->gc;
   lml_thread_state = S;
@@ -573,10 +581,7 @@ static int f_gc(lua_State *L) {
   } else {
     mli_object_release(object);
   }
-  /* A finalizer that runs later may still ask: it finds a future that is over. */
-  mli_future_init(&u->local, &mli_future_type, false);
-  atomic_store(&u->local.state, MLI_STOPPED);
-  u->handle.object = &u->local.object;
+  u->handle.object = &finalized.object; /* a later finalizer may still ask */
   u->values = 0;
   lml_thread_state = outer;
   S->gc = gc;

@@ -58,7 +58,7 @@ lml_handle *lml_handle_new(lua_State *L, const mli_type *type) {
   struct lml_type *t = need(L, S, type);
   lml_handle *h;
   if (t->type == &mli_future_type) {
-    lml_future *u = lua_newuserdatauv(L, sizeof *u, 1);
+    lml_future *u = lua_newuserdatauv(L, LML_SHARED_FUTURE_SIZE, 1);
     u->job = NULL;
     u->values = -1;
     h = &u->handle;
@@ -88,16 +88,19 @@ void lml_handle_push(lua_State *L, mli_object *object) {
   lua_remove(L, -2);
 }
 
-mli_object *lml_handle_test(lua_State *L, int index, const mli_type *type) {
+mli_object *lml_handle_test_in(lua_State *L, lml_state *S, int index, const mli_type *type) {
   lml_handle *h = lua_touserdata(L, index);
   if (!h || lua_islightuserdata(L, index) || !lua_getmetatable(L, index)) return NULL;
   const void *metatable = lua_topointer(L, -1);
   lua_pop(L, 1);
-  lml_state *S = lml_state_of(L);
   struct lml_type *t = find(S, type);
   if (t && t->metatable == metatable) return h->object;
   if (type == &mli_future_type && metatable == S->local_future) return h->object;
   return NULL;
+}
+
+mli_object *lml_handle_test(lua_State *L, int index, const mli_type *type) {
+  return lml_handle_test_in(L, lml_state_of(L), index, type);
 }
 
 mli_object *lml_handle_check(lua_State *L, int arg, const mli_type *type) {

@@ -267,10 +267,9 @@ static void make_response_class(lua_State *L) {
 }
 
 static void make_headers_class(lua_State *L) {
-  static const luaL_Reg methods[] = { { "get", headers_get },
-                                      { "all", headers_all },
-                                      { "pairs", headers_pairs },
-                                      { NULL, NULL } };
+  static const luaL_Reg methods[] = {
+    { "get", headers_get }, { "all", headers_all }, { "pairs", headers_pairs }, { NULL, NULL }
+  };
   static const luaL_Reg metamethods[] = { { "__pairs", headers_pairs },
                                           { "__tostring", headers_tostring },
                                           { NULL, NULL } };
@@ -300,5 +299,20 @@ int luaopen_moonloop_http_core(lua_State *L) {
   lua_setfield(L, -2, "Response");
   make_headers_class(L);
   lua_setfield(L, -2, "Headers");
+  return 1;
+}
+
+ML_API int luaopen_moonloop_http(lua_State *L);
+
+/* `require "moonloop.http"` where nothing required "moonloop" before: Lua finds
+** this function in the same library. The front is in package.preload then. */
+int luaopen_moonloop_http(lua_State *L) {
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "moonloop");
+  lua_call(L, 1, 0);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_getfield(L, -1, "moonloop.http");
+  lua_pushliteral(L, "moonloop.http");
+  lua_call(L, 1, 1);
   return 1;
 }

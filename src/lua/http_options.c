@@ -274,8 +274,9 @@ static size_t encode(char *out, const char *s, size_t size) {
 static size_t add_pair(lua_State *L, char *out, const text *key) {
   int type = lua_type(L, -1);
   if (type != LUA_TSTRING && type != LUA_TNUMBER && type != LUA_TBOOLEAN)
-    luaL_error(L, "option 'query': '%s' must be a string, a number, a boolean or a list of them, "
-                  "got %s",
+    luaL_error(L,
+               "option 'query': '%s' must be a string, a number, a boolean or a list of them, "
+               "got %s",
                key->s, luaL_typename(L, -1));
   size_t size;
   const char *value = luaL_tolstring(L, -1, &size);

@@ -160,32 +160,40 @@ void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line
   }
 }
 
-/* Notes where the running function was called, cheaply. */
-static void note_place(lua_State *L, lml_state *S, lml_job *job) {
+/* Keeps the name of a chunk; its number in the state's list, or 0. */
+static uint32_t keep_chunk(lml_state *S, const lua_Debug *ar) {
+  if (S->chunk_count >= 1024) lml_chunks_free(S); /* names only: start over */
+  size_t room = S->chunk_room;
+  if (!grow((void **)&S->chunks, &room, S->chunk_count, sizeof *S->chunks)) return 0;
+  S->chunk_room = (uint32_t)room;
+  mli_text *name = mli_text_new(ar->short_src);
+  if (!name) return 0;
+  S->chunks[S->chunk_count].source = ar->source;
+  S->chunks[S->chunk_count].name = name;
+  return ++S->chunk_count;
+}
+
+uint32_t lml_place(lua_State *L, lml_state *S, uint32_t *line) {
   lua_Debug ar;
   int level = 1;
   do {
-    if (!lua_getstack(L, level++, &ar)) return;
+    if (!lua_getstack(L, level++, &ar)) return 0;
     lua_getinfo(L, "Sl", &ar);
   } while (ar.currentline <= 0 || strncmp(ar.source, "@moonloop/", 10) == 0);
-  job->line = (uint32_t)ar.currentline;
-  for (uint32_t i = S->chunk_count; i-- > 0;) {
-    if (S->chunks[i].source == ar.source && strcmp(S->chunks[i].name, ar.short_src) == 0) {
-      job->chunk = i + 1;
-      return;
-    }
-  }
-  if (S->chunk_count >= 1024) S->chunk_count = 0; /* names only: start over */
-  size_t room = S->chunk_room;
-  if (!grow((void **)&S->chunks, &room, S->chunk_count, sizeof *S->chunks)) return;
-  S->chunk_room = (uint32_t)room;
-  S->chunks[S->chunk_count].source = ar.source;
-  snprintf(S->chunks[S->chunk_count].name, sizeof S->chunks->name, "%s", ar.short_src);
-  job->chunk = ++S->chunk_count;
+  *line = (uint32_t)ar.currentline;
+  for (uint32_t i = S->chunk_count; i-- > 0;)
+    if (S->chunks[i].source == ar.source && strcmp(S->chunks[i].name->text, ar.short_src) == 0)
+      return i + 1;
+  return keep_chunk(S, &ar);
+}
+
+void lml_chunks_free(lml_state *S) {
+  for (uint32_t i = 0; i < S->chunk_count; i++) mli_release(S->chunks[i].name);
+  S->chunk_count = 0;
 }
 
 const char *lml_chunk_name(lml_state *S, uint32_t chunk) {
-  return chunk && chunk <= S->chunk_count ? S->chunks[chunk - 1].name : "?";
+  return chunk && chunk <= S->chunk_count ? S->chunks[chunk - 1].name->text : "?";
 }
 
 const char *lml_job_name(lml_job *job, char *buffer, size_t size) {
@@ -235,7 +243,7 @@ static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
     uint32_t at = job->task ? job->task->line : job->line;
     if (at) {
       append(&b, job->task ? ", submitted at " : ", spawned at ",
-             job->task ? job->task->where : lml_chunk_name(S, job->chunk));
+             job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->chunk));
       snprintf(line, sizeof line, ":%u", at);
       luaL_addstring(&b, line);
     }
@@ -271,6 +279,12 @@ int lml_message_handler(lua_State *L) {
     lua_remove(L, 1);
   }
   const void *error = lua_topointer(L, 1);
+  if (job && job->root.error != LUA_NOREF) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, job->root.error);
+    bool own = lua_rawequal(L, 1, 2);
+    lua_settop(L, 1);
+    if (own) return 1; /* the job's own cancel: no failure */
+  }
   if (job && job->info && job->info->traceback && error && job->info->traced == error)
     return 1; /* raised again: what was noted then says more */
   push_traceback(L, S, job);
@@ -407,7 +421,7 @@ lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs) {
   job->fut = u;
   job->co = c.co;
   job->slot = c.slot;
-  note_place(L, S, job);
+  job->chunk = lml_place(L, S, &job->line);
   /* L: f, args..., future. The coroutine: base, future, f, args... */
   lua_rawgetp(L, LUA_REGISTRYINDEX, &base_key);
   lua_pushvalue(L, -2);

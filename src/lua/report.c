@@ -152,7 +152,7 @@ static void unobserved(mli_future *f) {
   if (f->object.type == &mli_task_type) {
     mli_task *task = mli_container(f, mli_task, future);
     if (task->name[0]) name = task->name;
-    if (task->line) snprintf(where, sizeof where, "%s:%u", task->where, task->line);
+    if (task->line) snprintf(where, sizeof where, "%s:%u", mli_task_chunk(task), task->line);
   }
   lml_state *S = lml_thread_state;
   lua_State *L = S ? S->gc ? S->gc : S->from ? S->from : S->L : NULL;

@@ -36,6 +36,7 @@ static void free_memory(lml_state *S) {
   }
   free(S->idle);
   free(S->free_slots);
+  lml_chunks_free(S);
   free(S->chunks);
   free(S->joined);
   S->idle = NULL;

@@ -85,6 +85,9 @@ typedef struct lml_future {
   mli_future local;
 } lml_future;
 
+/* The size of a handle that has no local future. */
+#define LML_SHARED_FUTURE_SIZE offsetof(lml_future, local)
+
 static inline mli_future *lml_future_core(const lml_future *u) {
   return mli_container(u->handle.object, mli_future, object);
 }
@@ -167,6 +170,10 @@ void lml_task_start(lml_state *S, mli_task *task);
 void lml_task_drop(lml_state *S, mli_task *task); /* it was cancelled in the queue */
 /* Describes the caller of the running C function: "file.lua:12". */
 void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line);
+/* The same for the caller of the running function, cheaply: the number of the chunk in
+** S->chunks, from 1; 0: unknown. */
+uint32_t lml_place(lua_State *L, lml_state *S, uint32_t *line);
+void lml_chunks_free(lml_state *S);
 /* Notes a traceback for the error on top of the stack, to begin that of the caller if
 ** the error goes on through it. Takes over `text` (from malloc; NULL: none). */
 void lml_join(lua_State *L, lml_state *S, char *text);
@@ -217,8 +224,8 @@ struct lml_state {
   size_t free_slot_count, free_slot_room;
   /* Names of chunks in which jobs were spawned. */
   struct lml_chunk {
-    const char *source;
-    char name[64];
+    const char *source; /* identifies it, with the name; not to be read */
+    mli_text *name;     /* holds a reference */
   } *chunks;
   uint32_t chunk_count, chunk_room;
   /* The executor whose worker this state is; NULL: a state of the host. */
@@ -344,6 +351,9 @@ lml_future *lml_future_check(lua_State *L, lml_state *S, int arg);
 lml_future *lml_future_test(lua_State *L, lml_state *S, int index);
 /* Pushes a new handle of a shared future, whose reference it takes over. */
 void lml_future_wrap(lua_State *L, lml_state *S, mli_future *f);
+
+/* lml_handle_test, with the state's record at hand. */
+mli_object *lml_handle_test_in(lua_State *L, lml_state *S, int index, const mli_type *type);
 
 /* ---- executors (executor.c) ---- */
 

@@ -1,0 +1,71 @@
+/*
+** ring.h: messages from one writer to one reader, each on a thread of its own,
+** without a lock. The reader gives credit: the writer puts no more messages than
+** it was granted, and waits for credit between them.
+**
+**   tail           head            limit
+**    |--- put, ---> |--- granted, -> |
+**    |  not taken   |  not put yet   |
+**
+** R1  tail <= head <= limit <= tail + room: a put never finds the ring full.
+** R2  Messages are taken in the order in which they were put, each once, also
+**     after the end.
+** R3  A waiting side is woken exactly once: when what it waits for is there, or
+**     for the reader after the end; or it withdrew, and is not woken.
+*/
+#ifndef MLI_RING_H
+#define MLI_RING_H
+
+#include "message.h"
+#include "op.h"
+
+typedef struct mli_ring {
+  mli_message **slots; /* [I] the array; a slot is the writer's, then the reader's */
+  uint64_t mask;       /* [I] its size, a power of two, less one */
+  unsigned room;       /* [I] the most credit */
+  /* Each side has a cache line that it writes and the other one reads. */
+  _Alignas(64) _Atomic uint64_t head;  /* [A] the writer counts what it has put */
+  _Atomic(mli_waker *) reader;         /* [A] the reader that sleeps, or NULL */
+  atomic_bool ended;                   /* [A] nothing more will be put */
+  _Alignas(64) _Atomic uint64_t limit; /* [A] the reader counts what it has granted */
+  _Atomic(mli_waker *) writer;         /* [A] the writer that sleeps, or NULL */
+  uint64_t tail;                       /* the reader's: what it has taken */
+} mli_ring;
+
+/* `room` is at least 1. False: out of memory. */
+bool mli_ring_init(mli_ring *ring, unsigned room);
+/* Frees what was not taken. Nobody uses the ring any more. */
+void mli_ring_fini(mli_ring *ring);
+
+/* ---- the writer; none of it blocks ---- */
+
+/* Whether there is credit for a message. */
+bool mli_ring_may_put(const mli_ring *ring);
+/* Takes over the message; needs credit. May wake the reader. */
+void mli_ring_put(mli_ring *ring, mli_message *message);
+/* True: there is credit. False: `waker` is woken when there is. */
+bool mli_ring_await_credit(mli_ring *ring, mli_waker *waker);
+/* True: the waiting writer will not be woken. False: it is being woken. */
+bool mli_ring_withdraw_writer(mli_ring *ring);
+/* Nothing more will be put; any thread, after the last put. May wake the reader. */
+void mli_ring_end(mli_ring *ring);
+
+/* ---- the reader; none of it blocks ---- */
+
+/* The next message, which passes to the caller, or NULL: there is none now. */
+mli_message *mli_ring_take(mli_ring *ring);
+/* How many messages were granted and not taken. */
+static inline uint64_t mli_ring_granted(const mli_ring *ring) {
+  return atomic_load_explicit(&ring->limit, memory_order_relaxed) - ring->tail;
+}
+/* Grants `n` messages, at most `room`, counted from the next to be taken; what was
+** granted before stays. May wake the writer. */
+void mli_ring_grant(mli_ring *ring, unsigned n);
+/* True: there is a message, or the end. False: `waker` is woken when there is. */
+bool mli_ring_await_message(mli_ring *ring, mli_waker *waker);
+/* True: the waiting reader will not be woken. False: it is being woken. */
+bool mli_ring_withdraw_reader(mli_ring *ring);
+/* Whether the end has come. What was put before it can still be taken. */
+static inline bool mli_ring_ended(const mli_ring *ring) { return atomic_load(&ring->ended); }
+
+#endif
