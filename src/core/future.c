@@ -93,7 +93,7 @@ static bool settle(mli_future *f, unsigned allowed, mli_state state, mli_message
   if (first) {
     f->outcome = outcome;
     f->traceback = traceback;
-    f->status = status;
+    f->status = (uint8_t)status;
     atomic_store_explicit(&f->state, state, memory_order_release);
   }
   unlock(f);

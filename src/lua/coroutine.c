@@ -6,36 +6,30 @@
 ** loop, and resume inwards when the wait is over. What the user sees is a
 ** coroutine that is still running: its status is "normal".
 **
-** The record of a resume lives on the C stack; while a wait is under way the
-** coroutines in it are in the table `waiting`. The coroutines of jobs are always
-** in it: they are the loop's to resume.
+** The record of a resume lives on the C stack. A coroutine that is suspended in a
+** wait, a job's own too, is known by the function that it stands in.
 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "state.h"
 
-static const char waiting_key; /* registry: coroutine -> true, weak keys */
+static int l_yield(lua_State *L);
 
-void lml_coroutine_mark(lua_State *L, lua_State *co, bool waiting) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &waiting_key);
-  lua_pushthread(co);
-  lua_xmove(co, L, 1);
-  if (waiting)
-    lua_pushboolean(L, 1);
-  else
-    lua_pushnil(L);
-  lua_rawset(L, -3);
-  lua_pop(L, 1);
-}
-
-static bool is_waiting(lua_State *L, int index) {
-  index = lua_absindex(L, index);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &waiting_key);
-  lua_pushvalue(L, index);
-  lua_rawget(L, -2);
-  bool waiting = lua_toboolean(L, -1);
-  lua_pop(L, 2);
+/* Is the coroutine suspended inside a wait, not in a yield of its own? Then what it
+** stands in is a function of ours (they all have the state's record as their first
+** upvalue) other than our yield. */
+static bool is_waiting(lml_state *S, lua_State *co) {
+  lua_Debug ar;
+  if (lua_status(co) != LUA_YIELD || !lua_checkstack(co, 2) || !lua_getstack(co, 0, &ar)) return false;
+  lua_getinfo(co, "f", &ar);
+  lua_CFunction f = lua_tocfunction(co, -1);
+  bool waiting = false;
+  if (f && f != l_yield && lua_getupvalue(co, -1, 1)) {
+    waiting = lua_touserdata(co, -1) == S;
+    lua_pop(co, 1);
+  }
+  lua_pop(co, 1);
   return waiting;
 }
 
@@ -64,8 +58,8 @@ static bool forwards(lml_state *S, int status) {
   return status == LUA_YIELD && S->in_wait && S->current;
 }
 
-static const char *refusal(lua_State *L, lua_State *co, int index) {
-  if (is_waiting(L, index) || co == L) return "cannot resume non-suspended coroutine";
+static const char *refusal(lua_State *L, lml_state *S, lua_State *co) {
+  if (co == L || is_waiting(S, co)) return "cannot resume non-suspended coroutine";
   int status = lua_status(co);
   if (status == LUA_YIELD) return NULL;
   if (status != LUA_OK) return "cannot resume dead coroutine";
@@ -108,12 +102,8 @@ static int resume_k(lua_State *L, int status, lua_KContext ctx) {
   lua_State *co = (lua_State *)ctx;
   int count;
   (void)status;
-  lml_coroutine_mark(L, co, false);
   status = resume_inner(L, S, co, 0, &count);
-  if (forwards(S, status)) {
-    lml_coroutine_mark(L, co, true);
-    return lua_yieldk(L, 0, ctx, resume_k);
-  }
+  if (forwards(S, status)) return lua_yieldk(L, 0, ctx, resume_k);
   return resume_end(L, co, status, count);
 }
 
@@ -121,7 +111,7 @@ static int l_resume(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lua_State *co = check_coroutine(L, 1);
   int nargs = lua_gettop(L) - 1, count;
-  const char *no = refusal(L, co, 1);
+  const char *no = refusal(L, S, co);
   if (!no && !lua_checkstack(co, nargs)) no = "too many arguments to resume";
   if (no) {
     lua_pushboolean(L, 0);
@@ -130,10 +120,7 @@ static int l_resume(lua_State *L) {
   }
   lua_xmove(L, co, nargs);
   int status = resume_inner(L, S, co, nargs, &count);
-  if (forwards(S, status)) {
-    lml_coroutine_mark(L, co, true);
-    return lua_yieldk(L, 0, (lua_KContext)co, resume_k);
-  }
+  if (forwards(S, status)) return lua_yieldk(L, 0, (lua_KContext)co, resume_k);
   return resume_end(L, co, status, count);
 }
 
@@ -184,12 +171,8 @@ static int wrap_k(lua_State *L, int status, lua_KContext ctx) {
   lua_State *co = (lua_State *)ctx;
   int count;
   (void)status;
-  lml_coroutine_mark(L, co, false);
   status = resume_inner(L, S, co, 0, &count);
-  if (forwards(S, status)) {
-    lml_coroutine_mark(L, co, true);
-    return lua_yieldk(L, 0, ctx, wrap_k);
-  }
+  if (forwards(S, status)) return lua_yieldk(L, 0, ctx, wrap_k);
   return wrap_end(L, S, co, status, count);
 }
 
@@ -197,15 +180,12 @@ static int wrapped(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lua_State *co = lua_tothread(L, lua_upvalueindex(2));
   int nargs = lua_gettop(L), count;
-  const char *no = refusal(L, co, lua_upvalueindex(2));
+  const char *no = refusal(L, S, co);
   if (!no && !lua_checkstack(co, nargs)) no = "too many arguments to resume";
   if (no) return luaL_error(L, "%s", no);
   lua_xmove(L, co, nargs);
   int status = resume_inner(L, S, co, nargs, &count);
-  if (forwards(S, status)) {
-    lml_coroutine_mark(L, co, true);
-    return lua_yieldk(L, 0, (lua_KContext)co, wrap_k);
-  }
+  if (forwards(S, status)) return lua_yieldk(L, 0, (lua_KContext)co, wrap_k);
   return wrap_end(L, S, co, status, count);
 }
 
@@ -229,10 +209,10 @@ static int l_yield(lua_State *L) {
   return lua_yield(L, lua_gettop(L));
 }
 
-static const char *status_of(lua_State *L, lua_State *co, int index) {
+static const char *status_of(lua_State *L, lml_state *S, lua_State *co) {
   lua_Debug ar;
   if (L == co) return "running";
-  if (is_waiting(L, index)) return "normal";
+  if (is_waiting(S, co)) return "normal";
   switch (lua_status(co)) {
   case LUA_YIELD: return "suspended";
   case LUA_OK:
@@ -248,14 +228,14 @@ static int l_status(lua_State *L) {
   if (S->current && co == S->current->co && L != co)
     lua_pushliteral(L, "normal");
   else
-    lua_pushstring(L, status_of(L, co, 1));
+    lua_pushstring(L, status_of(L, S, co));
   return 1;
 }
 
 static int l_close(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lua_State *co = check_coroutine(L, 1);
-  const char *status = status_of(L, co, 1);
+  const char *status = status_of(L, S, co);
   if (strcmp(status, "suspended") != 0 && strcmp(status, "dead") != 0)
     return luaL_error(L, "cannot close a %s coroutine", status);
   if (close_coroutine(S, co) == LUA_OK) {
@@ -272,12 +252,6 @@ void lml_coroutine_open(lua_State *L, lml_state *S) {
     { "resume", l_resume }, { "wrap", l_wrap },   { "yield", l_yield },
     { "status", l_status }, { "close", l_close }, { NULL, NULL },
   };
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &waiting_key);
   if (lua_getglobal(L, "coroutine") == LUA_TTABLE) lml_setfuncs(L, functions);
   lua_pop(L, 1);
   S->yieldable[2] = l_resume;

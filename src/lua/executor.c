@@ -269,7 +269,7 @@ static void loop_cancel_all(mli_worker *w) {
   lml_cancel_jobs(S, 0);
 }
 
-void lml_cancel_jobs(lml_state *S, uint64_t home) {
+void lml_cancel_jobs(lml_state *S, uint32_t home) {
   for (lml_job *job = S->jobs; job; job = job->next)
     if (home == 0 || job->home == home) {
       mli_future *f = job_future(job);

@@ -62,7 +62,6 @@ static void job_free(lml_job *job) {
     free(info->joined);
     free(info);
   }
-  mli_message_free(job->outcome);
   luaL_unref(S->L, LUA_REGISTRYINDEX, job->root.error);
   *job->link = job->next;
   if (job->next) job->next->link = job->link;
@@ -118,7 +117,6 @@ static lml_coroutine coroutine_get(lua_State *L, lml_state *S) {
   luaL_checkstack(L, 4, NULL);
   push_anchors(L, c.slot);
   c.co = lua_newthread(L);
-  lml_coroutine_mark(L, c.co, true);
   lua_rawseti(L, -2, c.slot % COROUTINES_PER_TABLE + 1);
   lua_pop(L, 1);
   if (reuse)
@@ -199,7 +197,7 @@ const char *lml_chunk_name(lml_state *S, uint32_t chunk) {
 const char *lml_job_name(lml_job *job, char *buffer, size_t size) {
   if (job->info && job->info->name) return job->info->name;
   if (job->task && job->task->name[0]) return job->task->name;
-  snprintf(buffer, size, "job %llu", (unsigned long long)job->id);
+  snprintf(buffer, size, "job %u", job->id);
   return buffer;
 }
 
@@ -349,7 +347,7 @@ static int base_k(lua_State *L, int status, lua_KContext ctx) {
   lml_job *job = (lml_job *)ctx;
   job->failed = status != LUA_OK && status != LUA_YIELD;
   if (job->task)
-    job->outcome = lml_encode(L, FIRST, lua_gettop(L) - FIRST + 1,
+    job->S->outcome = lml_encode(L, FIRST, lua_gettop(L) - FIRST + 1,
                               job->failed ? LML_ERROR_VALUE : LML_RESULTS);
   return lua_gettop(L);
 }
@@ -569,8 +567,8 @@ static mli_state failure_state(lua_State *L, lml_job *job) {
     lua_pop(co, 1);
   }
   if (!own) return MLI_FAILED;
-  mli_message_free(job->outcome);
-  job->outcome = NULL;
+  mli_message_free(job->S->outcome);
+  job->S->outcome = NULL;
   if (!job->root.timed_out) return MLI_STOPPED;
   char name[96];
   lml_error_push(L, "timeout", "%s ran longer than its timeout", lml_job_title(job, name, sizeof name));
@@ -581,8 +579,8 @@ static mli_state failure_state(lua_State *L, lml_job *job) {
 
 static void settle_task(lua_State *L, lml_state *S, lml_job *job, mli_state state, char *traceback) {
   mli_task *task = job->task;
-  mli_message *outcome = job->outcome;
-  job->outcome = NULL;
+  mli_message *outcome = job->S->outcome;
+  job->S->outcome = NULL;
   if (state != MLI_STOPPED && !outcome) {
     bool failed = true;
     lua_pushvalue(job->co, FIRST);

@@ -117,7 +117,7 @@ static int l_spawn_main(lua_State *L) {
 /* jobs_of(id): the futures of the jobs that belong to the main job `id`. */
 static int l_jobs_of(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  uint64_t home = (uint64_t)luaL_checkinteger(L, 1);
+  uint32_t home = (uint32_t)luaL_checkinteger(L, 1);
   lua_Integer n = 0;
   lua_newtable(L);
   for (lml_job *job = S->jobs; job; job = job->next) {

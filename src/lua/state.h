@@ -26,15 +26,17 @@ typedef struct lml_inbox lml_inbox;
 */
 struct lml_await {
   union {
-    mli_waker waker;     /* when the source is an operation or a primitive */
-    mli_watcher watcher; /* when it is a future */
+    mli_watcher watcher; /* when the source is a future */
+    struct {             /* when it is an operation or a primitive */
+      mli_waker waker;
+      lua_KFunction done; /* of an operation: what runs after its end */
+    };
   };
   mli_node node;      /* a wake from another thread, on its way */
   mli_timer timer;    /* the deadline of a job's wait */
   lml_job *job;       /* NULL: a sync wait */
   void (*abort)(lml_await *a); /* asks the source to wake it soon */
   void *source;
-  lua_KFunction done; /* of an operation: what runs after its end */
   const char *what;   /* static: "future", "sleep" */
   uint64_t since;     /* ns */
   atomic_bool woken;  /* [A] */
@@ -132,9 +134,8 @@ struct lml_job {
   mli_task *task;        /* it was submitted; NULL: it was spawned here */
   lml_scope *scope, root;
   lml_info *info;        /* NULL until needed */
-  mli_message *outcome;  /* encoded, when another state wants it */
-  uint64_t id, parent;   /* parent: the spawning job's id, or 0 */
-  uint64_t home;         /* the id of the main job of the `run` it belongs to, or 0 */
+  uint32_t id, parent;   /* parent: the spawning job's id, or 0 */
+  uint32_t home;         /* the id of the main job of the `run` it belongs to, or 0 */
   unsigned slot;         /* where `co` is anchored */
   uint32_t chunk, line;  /* where it was spawned: see lml_chunk_name */
   bool ready, kill, started, failed;
@@ -148,7 +149,7 @@ void lml_job_ready(lml_job *job);
 /* Cancels it: see "cancel" in job.c. The job's thread only. */
 void lml_job_cancel(lml_job *job);
 /* Cancels the jobs that belong to the main job `home`; 0: all. */
-void lml_cancel_jobs(lml_state *S, uint64_t home);
+void lml_cancel_jobs(lml_state *S, uint32_t home);
 lml_info *lml_job_info(lml_job *job); /* NULL: out of memory */
 const char *lml_job_name(lml_job *job, char *buffer, size_t size);
 /* What a job is called in messages: "job 'fetch'", or "job 7". */
@@ -211,10 +212,11 @@ struct lml_state {
   bool in_wait;        /* the yield under way is a wait's */
   bool in_turn;
   lml_job *turning;    /* the job that this turn is about */
+  mli_message *outcome; /* of the job that has just ended, when another state wants it */
   lml_job *ready, **ready_last;
   lml_job *jobs;
   size_t job_count;
-  uint64_t next_id;
+  uint32_t next_id;
   lml_job *free_jobs;
   void *job_chunks;
   lml_coroutine *idle; /* recycled coroutines */
@@ -325,8 +327,6 @@ int lml_on_error(lua_State *L);
 /* ---- parts of the module ---- */
 
 void lml_coroutine_open(lua_State *L, lml_state *S);
-/* From now on `co` counts as inside a wait: only the loop may resume it. */
-void lml_coroutine_mark(lua_State *L, lua_State *co, bool waiting);
 void lml_future_open(lua_State *L);   /* each leaves its functions in the table on top */
 void lml_job_open(lua_State *L);
 void lml_await_open(lua_State *L);

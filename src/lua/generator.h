@@ -1,0 +1,28 @@
+/*
+** generator.h: async generators, as job.c and coroutine.c see them: a job whose
+** `feed` is set is the body of a generator.
+*/
+#ifndef LML_GENERATOR_H
+#define LML_GENERATOR_H
+
+#include "state.h"
+
+/* A submitted job begins: its function and arguments are on the stack from `first` up.
+** If it is a generator's body, whose last argument is its feed, takes that off, gives it
+** to the job, and puts a function before the rest that waits for the first pull. */
+void lml_generator_begin(lua_State *L, lml_state *S, int first);
+/* The job lets its feed go. NULL is allowed. */
+void lml_feed_drop(lml_feed *feed);
+/* What coroutine.yield does in the body's own coroutine. */
+int lml_generator_yield(lua_State *L, lml_state *S);
+/* The body yielded after it was told to end: its error; NULL: it did not. */
+const char *lml_feed_verdict(const lml_feed *feed);
+/* The loop's executor is closing. When nothing is left but generators that nobody
+** pulls from, ends them. */
+void lml_generators_sweep(lml_state *S);
+/* For who drops a generator's handle without waiting, and for the end of a scope: the
+** body is told to end. `object` is a generator's. Thread: any. */
+void lml_generator_abandon(mli_object *object);
+extern const mli_type lml_generator_type;
+
+#endif
