@@ -172,10 +172,9 @@ function h.fds()
   return tonumber((read_command "ls /proc/$PPID/fd | wc -l"))
 end
 
--- Is this a sanitizer's build? Its memory is not moonloop's to bound.
-function h.sanitized()
-  local check = os.getenv "MOONLOOP_CHECK"
-  return check == "asan" or check == "tsan"
+-- Is this a build of `./dev check`? Its memory and speed are not to be measured.
+function h.checking()
+  return os.getenv "MOONLOOP_CHECK" ~= nil
 end
 
 -- Child processes -----------------------------------------------------------

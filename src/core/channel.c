@@ -1,18 +1,12 @@
 /* channel.c: offers, and how they meet. */
 #include "channel.h"
 
+#include <stdlib.h>
+
 enum { OPEN, MET, GIVEN_UP }; /* of a choice */
 
 static void lock(mli_channel *channel) { mli_lock_acquire(&channel->joiners.lock); }
 static void unlock(mli_channel *channel) { mli_lock_release(&channel->joiners.lock); }
-
-void mli_channel_init(mli_channel *channel, uint64_t capacity, mli_order order) {
-  *channel = (mli_channel){ .capacity = capacity, .order = order };
-  mli_waiters_init(&channel->joiners);
-  channel->last_sender = &channel->senders;
-  channel->last_receiver = &channel->receivers;
-  channel->last = &channel->first;
-}
 
 /* ---- the store ---- */
 
@@ -98,7 +92,28 @@ static void drop_all(mli_item *list) {
   }
 }
 
-void mli_channel_fini(mli_channel *channel) { drop_all(take_all(channel)); }
+/* Nobody waits here any more: who does holds a reference. */
+static void channel_destroy(mli_object *object) {
+  mli_channel *channel = mli_container(object, mli_channel, object);
+  drop_all(take_all(channel));
+  free(channel);
+}
+
+const mli_type mli_queue_type = { "queue", channel_destroy, NULL };
+const mli_type mli_channel_type = { "channel", channel_destroy, NULL };
+
+mli_channel *mli_channel_new(const mli_type *type, uint64_t capacity, mli_order order) {
+  mli_channel *channel = calloc(1, sizeof *channel);
+  if (!channel) return NULL;
+  mli_object_init(&channel->object, type);
+  mli_waiters_init(&channel->joiners);
+  channel->last_sender = &channel->senders;
+  channel->last_receiver = &channel->receivers;
+  channel->last = &channel->first;
+  channel->capacity = capacity;
+  channel->order = order;
+  return channel;
+}
 
 /* ---- queues of offers ---- */
 

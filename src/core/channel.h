@@ -40,6 +40,7 @@ struct mli_item {
 typedef enum mli_order { MLI_FIFO, MLI_LIFO, MLI_PRIORITY } mli_order;
 
 struct mli_channel {
+  mli_object object;
   mli_waiters joiners; /* who waits for `unfinished` to be 0; its lock is the channel's */
   mli_offer *senders, **last_sender, *receivers, **last_receiver; /* [M] */
   mli_item *first, **last;  /* [M] stored; for MLI_PRIORITY `first` is a heap */
@@ -66,9 +67,11 @@ struct mli_offer {
   bool send;
 };
 
-void mli_channel_init(mli_channel *channel, uint64_t capacity, mli_order order);
-/* Nobody uses it any more: drops what is stored. */
-void mli_channel_fini(mli_channel *channel);
+/* What a queue and a channel are shown as. */
+extern const mli_type mli_queue_type, mli_channel_type;
+
+/* With one reference; NULL: out of memory. */
+mli_channel *mli_channel_new(const mli_type *type, uint64_t capacity, mli_order order);
 
 /* No more items: senders end with ML_CLOSED, receivers get what is stored, then
 ** ML_CLOSED. `drop`: what is stored is dropped and counts as done.

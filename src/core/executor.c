@@ -27,6 +27,7 @@ void mli_worker_runs(mli_worker *w, mli_task *task) {
 static void task_destroy(mli_object *object) {
   mli_task *task = mli_container(object, mli_task, future.object);
   mli_message_free(task->payload);
+  mli_message_free(task->context);
   if (task->chunk) mli_release(task->chunk);
   mli_release(task->executor);
   mli_future_fini(&task->future);
@@ -66,6 +67,7 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->future.on_cancel = task_on_cancel;
   task->executor = mli_retain(ex);
   task->payload = payload;
+  task->context = NULL;
   task->submitted_at = mli_now();
   task->timeout = MLI_FOREVER;
   task->runner = NULL;

@@ -32,6 +32,7 @@ struct mli_task {
   mli_node node;     /* to the loop, or in the pool's queue */
   mli_executor *executor; /* [I] holds a reference */
   mli_message *payload;   /* what to run: passes to who starts it */
+  mli_message *context;   /* [I] the submitter's context variables, or NULL */
   uint64_t submitted_at;  /* [I] ns */
   uint64_t timeout;       /* [I] ns from its start, or MLI_FOREVER */
   void *runner;           /* [L] of the layer above: the job that runs it */

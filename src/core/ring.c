@@ -68,10 +68,8 @@ void mli_ring_end(mli_ring *ring) {
 
 /* ---- the reader ---- */
 
-static bool is_there(const mli_ring *ring) { return atomic_load(&ring->head) != ring->tail; }
-
 mli_message *mli_ring_take(mli_ring *ring) {
-  if (!is_there(ring)) return NULL;
+  if (!mli_ring_ready(ring)) return NULL;
   return ring->slots[ring->tail++ & ring->mask];
 }
 
@@ -84,9 +82,9 @@ void mli_ring_grant(mli_ring *ring, unsigned n) {
 }
 
 bool mli_ring_await_message(mli_ring *ring, mli_waker *waker) {
-  if (is_there(ring) || mli_ring_ended(ring)) return true;
+  if (mli_ring_ready(ring) || mli_ring_ended(ring)) return true;
   atomic_store(&ring->reader, waker);
-  return (is_there(ring) || mli_ring_ended(ring)) && withdraw(&ring->reader);
+  return (mli_ring_ready(ring) || mli_ring_ended(ring)) && withdraw(&ring->reader);
 }
 
 bool mli_ring_withdraw_reader(mli_ring *ring) { return withdraw(&ring->reader); }

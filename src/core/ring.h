@@ -54,6 +54,14 @@ void mli_ring_end(mli_ring *ring);
 
 /* The next message, which passes to the caller, or NULL: there is none now. */
 mli_message *mli_ring_take(mli_ring *ring);
+/* Whether there is one. */
+static inline bool mli_ring_ready(const mli_ring *ring) {
+  return atomic_load(&ring->head) != ring->tail;
+}
+/* Whether anything was ever granted. */
+static inline bool mli_ring_started(const mli_ring *ring) {
+  return atomic_load_explicit(&ring->limit, memory_order_relaxed) > 0;
+}
 /* How many messages were granted and not taken. */
 static inline uint64_t mli_ring_granted(const mli_ring *ring) {
   return atomic_load_explicit(&ring->limit, memory_order_relaxed) - ring->tail;

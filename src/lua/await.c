@@ -143,19 +143,24 @@ static lml_await *begin(lml_await *a, lml_job *job, const char *what) {
   return a;
 }
 
-lml_await *lml_await_begin(lua_State *L, lml_state *S, const char *what) {
+void lml_check_wait(lua_State *L, lml_state *S, const char *what) {
   lml_job *job = S->current;
   if (job) {
     check_can_yield(L, S, what);
     lml_scope *scope = lml_job_cancelled(job);
     if (mli_unlikely(scope != NULL)) deliver(L, S, scope);
-    return begin(&job->await, job, what);
+    return;
   }
   if (S->closed) lml_misuse(L, "cannot wait (%s): this Lua state is closing", what);
   if (mli_loop_self())
     lml_misuse(L, "cannot wait (%s) on a loop's thread outside a job: it would block the loop", what);
   if (S->scope && lml_scope_expire(S->scope)) lml_raise_cancelled(L, S, lml_scope_cancelled(S->scope));
   if (task_cancelled(S)) raise_task_cancelled(L, S);
+}
+
+lml_await *lml_await_begin(lua_State *L, lml_state *S, const char *what) {
+  lml_check_wait(L, S, what);
+  if (S->current) return begin(&S->current->await, S->current, what);
   lml_sync_wait *w = &S->sync_first;
   if (S->sync && !(w = malloc(sizeof *w))) luaL_error(L, "not enough memory");
   w->outer = S->sync;
@@ -477,6 +482,12 @@ static int l_poll(lua_State *L) {
   return 1;
 }
 
+/* check_wait(what): raises where a wait cannot be, before anything is begun for it. */
+static int l_check_wait(lua_State *L) {
+  lml_check_wait(L, lml_upstate(L), luaL_checkstring(L, 1));
+  return 0;
+}
+
 /* ml.in_job(): whether the caller runs in a job. */
 static int l_in_job(lua_State *L) {
   lua_pushboolean(L, lml_upstate(L)->current != NULL);
@@ -486,7 +497,8 @@ static int l_in_job(lua_State *L) {
 void lml_await_open(lua_State *L) {
   static const luaL_Reg functions[] = {
     { "sleep", l_sleep }, { "checkpoint", l_checkpoint }, { "now", l_now },
-    { "poll", l_poll },   { "in_job", l_in_job },         { NULL, NULL },
+    { "poll", l_poll },   { "in_job", l_in_job },
+    { "check_wait", l_check_wait }, { NULL, NULL },
   };
   lml_setfuncs(L, functions);
 }

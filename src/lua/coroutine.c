@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "generator.h"
 #include "state.h"
 
 static int l_yield(lua_State *L);
@@ -204,8 +205,10 @@ static int l_wrap(lua_State *L) {
 
 static int l_yield(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  if (S->current && L == S->current->co)
+  if (S->current && L == S->current->co) {
+    if (lml_is_generator(S->current)) return lml_generator_yield(L, S);
     return luaL_error(L, "coroutine.yield in a job that is no generator: nothing would resume it");
+  }
   return lua_yield(L, lua_gettop(L));
 }
 

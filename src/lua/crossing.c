@@ -208,6 +208,7 @@ static void add_root(luaL_Buffer *b, lml_cargo cargo, int index) {
   char text[32];
   switch (cargo) {
   case LML_ERROR_VALUE: luaL_addstring(b, "error"); return;
+  case LML_CONTEXT: luaL_addstring(b, "context variable"); return;
   case LML_JOB:
     if (index == 0) {
       luaL_addstring(b, "job");

@@ -10,7 +10,13 @@
 
 /* What is sent, for the path in a refusal. LML_JOB: the first value is the
 ** job's function ("job"), the rest are "argument 1", "argument 2", ... */
-typedef enum lml_cargo { LML_JOB, LML_ARGUMENTS, LML_RESULTS, LML_ERROR_VALUE } lml_cargo;
+typedef enum lml_cargo {
+  LML_JOB,
+  LML_ARGUMENTS,
+  LML_RESULTS,
+  LML_ERROR_VALUE,
+  LML_CONTEXT /* "context variables" */
+} lml_cargo;
 
 /* The caches of crossing for this state: made by lml_open, freed with it. */
 typedef struct lml_crossing lml_crossing;

@@ -47,8 +47,7 @@ int lml_raise(lua_State *L, const char *code, const char *format, ...) {
 }
 
 int lml_fail_op(lua_State *L, const mli_op *op) {
-  if (op->message && op->status != ML_TIMEOUT) return lml_fail(L, op->code, "%s", op->message);
-  if (op->status == ML_TIMEOUT) return lml_fail(L, op->code, "%s: timeout", op->class->name);
+  if (op->message) return lml_fail(L, op->code, "%s", op->message);
   return lml_fail(L, op->code, "%s: %s", op->class->name, op->code);
 }
 

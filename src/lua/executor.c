@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "crossing.h"
+#include "generator.h"
 #include "state.h"
 
 #define CLOSE_GRACE (5 * MLI_SECOND)
@@ -254,6 +255,7 @@ static bool loop_turn(mli_worker *w) {
 
 static bool loop_idle(mli_worker *w) {
   lml_state *S = w->user;
+  if (S) lml_generators_sweep(S);
   return !S || (S->job_count == 0 && !S->deferred);
 }
 
@@ -316,6 +318,7 @@ static int run_task(lua_State *L) {
   mli_message **out = lua_touserdata(L, 1);
   lml_state *S = lml_state_of(L);
   lua_settop(L, 0);
+  if (S->task->context) S->context = lml_context_decode(L, S->task->context);
   int n = lml_decode(L, S->task->payload);
   lml_resolve(L, 1);
   lua_call(L, n - 1, LUA_MULTRET);
@@ -388,6 +391,8 @@ static void pool_run(mli_worker *w, mli_task *task) {
   }
   luaL_unref(L, LUA_REGISTRYINDEX, S->task_error);
   S->task_error = LUA_NOREF;
+  luaL_unref(L, LUA_REGISTRYINDEX, S->context);
+  S->context = LUA_NOREF;
   lua_settop(L, 0);
   S->task = NULL;
   mli_count(&w->counts.running, -1);
@@ -751,12 +756,11 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
   int n = lua_gettop(L) - SUBMIT_JOB + 1;
   lml_future_wrap(L, S, NULL);
   lml_future *u = lua_touserdata(L, -1);
-  mli_message *payload = lml_encode(L, SUBMIT_JOB, n, LML_JOB);
-  mli_task *task = mli_task_new(ex, payload);
-  if (!task) {
-    mli_message_free(payload);
-    return luaL_error(L, "not enough memory");
-  }
+  mli_task *task = mli_task_new(ex, NULL);
+  if (!task) return luaL_error(L, "not enough memory");
+  u->handle.object = &task->future.object; /* it owns the task while the encoding may raise */
+  task->context = lml_context_encode(L, S);
+  task->payload = lml_encode(L, SUBMIT_JOB, n, LML_JOB);
   task->timeout = timeout;
   uint32_t chunk = lml_place(L, S, &task->line);
   if (chunk) task->chunk = mli_retain(S->chunks[chunk - 1].name);
@@ -767,11 +771,9 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
   ml_status status = mli_executor_submit(ex, task);
   if (status != ML_OK) {
     mli_future_observe(&task->future);
-    mli_release(&task->future);
     if (status == ML_CLOSED) return closed_error(L, ex);
     return lml_raise(L, ml_status_name(status), "cannot start a thread for the job: %s", strerror(errno));
   }
-  u->handle.object = &task->future.object;
   return 1;
 }
 

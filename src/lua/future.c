@@ -154,6 +154,7 @@ static void read_outcome(lua_State *L, int index, lml_future *u) {
   int n = f->outcome ? lml_decode(L, f->outcome) : 0; /* a future of the core has no values */
   if (n > 1) {
     int first = lua_gettop(L) - n + 1;
+    luaL_checkstack(L, 2, NULL);
     lua_createtable(L, n, 0);
     lua_insert(L, first);
     for (int i = n; i > 0; i--) lua_rawseti(L, first, i);

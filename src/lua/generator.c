@@ -28,6 +28,7 @@
 #include "generator.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include "core/ring.h"
 #include "crossing.h"
 
@@ -107,7 +108,7 @@ static void credit_abort(lml_await *a) {
 
 /* Waits for credit; k must call end_idle first. */
 static int await_credit(lua_State *L, lml_state *S, lml_await *a, lua_KFunction k) {
-  lml_feed *feed = S->current->feed;
+  lml_feed *feed = S->current->info->feed;
   a->source = feed;
   a->abort = credit_abort;
   a->waker.wake = lml_await_woken;
@@ -119,7 +120,7 @@ static int await_credit(lua_State *L, lml_state *S, lml_await *a, lua_KFunction 
 }
 
 static void end_idle(lua_State *L, lml_state *S) {
-  set_idle(S, S->current->feed, false);
+  set_idle(S, S->current->info->feed, false);
   lml_await_end(L, S);
 }
 
@@ -137,7 +138,7 @@ static int yield_k(lua_State *L, int status, lua_KContext ctx) {
   lml_state *S = lml_upstate(L);
   end_idle(L, S);
   lua_settop(L, 0);
-  return receive(L, S->current->feed);
+  return receive(L, S->current->info->feed);
 }
 
 static int stopped_k(lua_State *L, int status, lua_KContext ctx) {
@@ -145,19 +146,21 @@ static int stopped_k(lua_State *L, int status, lua_KContext ctx) {
   return luaL_error(L, "stopped"); /* not reached: the job never goes on */
 }
 
-const char *lml_feed_verdict(const lml_feed *feed) {
-  return feed && feed->ignored ? "generator ignored close: it yielded while being closed" : NULL;
+const char *lml_generator_verdict(const lml_job *job) {
+  return lml_is_generator(job) && job->info->feed->ignored
+           ? "generator ignored close: it yielded while being closed"
+           : NULL;
 }
 
 static int ignore_close(lua_State *L, lml_state *S) {
-  S->current->feed->ignored = true;
+  S->current->info->feed->ignored = true;
   S->current->kill = true;
   return lml_yield_turn(L, S, stopped_k, 0);
 }
 
 /* There is credit: the item on the stack goes out. */
 static int put(lua_State *L, lml_state *S, lml_await *a) {
-  mli_ring_put(&S->current->feed->ring, lml_encode(L, 1, lua_gettop(L), LML_RESULTS));
+  mli_ring_put(&S->current->info->feed->ring, lml_encode(L, 1, lua_gettop(L), LML_RESULTS));
   return await_credit(L, S, a, yield_k);
 }
 
@@ -168,7 +171,7 @@ static int late_k(lua_State *L, int status, lua_KContext ctx) {
   lml_state *S = lml_upstate(L);
   int top = lua_gettop(L);
   end_idle(L, S);
-  receive(L, S->current->feed);
+  receive(L, S->current->info->feed);
   lua_settop(L, top);
   return put(L, S, lml_await_begin(L, S, "pull"));
 }
@@ -177,7 +180,7 @@ int lml_generator_yield(lua_State *L, lml_state *S) {
   lml_job *job = S->current;
   if (mli_unlikely(job->root.deliveries > 0)) return ignore_close(L, S);
   lml_await *a = lml_await_begin(L, S, "pull");
-  if (mli_unlikely(!mli_ring_may_put(&job->feed->ring))) return await_credit(L, S, a, late_k);
+  if (mli_unlikely(!mli_ring_may_put(&job->info->feed->ring))) return await_credit(L, S, a, late_k);
   return put(L, S, a);
 }
 
@@ -190,7 +193,7 @@ static int pulled_k(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   lml_state *S = lml_state_of(L);
   end_idle(L, S);
-  receive(L, S->current->feed);
+  receive(L, S->current->info->feed);
   lua_callk(L, lua_gettop(L) - 1, 0, 0, returned_k);
   return 0;
 }
@@ -205,7 +208,9 @@ void lml_generator_begin(lua_State *L, lml_state *S, int first) {
   mli_object *object = lml_handle_test(L, -1, &feed_type);
   if (!object) return;
   lua_pop(L, 1);
-  S->current->feed = mli_retain(mli_container(object, lml_feed, object));
+  lml_info *info = lml_job_info(S->current);
+  if (!info) luaL_error(L, "not enough memory");
+  info->feed = mli_retain(mli_container(object, lml_feed, object));
   lua_pushcfunction(L, body_main);
   lua_insert(L, first);
 }
@@ -239,7 +244,7 @@ void lml_generators_sweep(lml_state *S) {
 
 static generator *check_generator(lua_State *L, lml_state *S) {
   generator *g = mli_container(lml_handle_check(L, 1, &lml_generator_type), generator, object);
-  if (S->current && S->current->feed == g->feed)
+  if (S->current && lml_is_generator(S->current) && S->current->info->feed == g->feed)
     lml_misuse(L, "a generator cannot pull from itself, nor close itself");
   return g;
 }
@@ -330,9 +335,8 @@ static void pull_abort(lml_await *a) {
 }
 
 /* A pull that finds nothing: asks for the item and waits for it. */
-static int await_item(lua_State *L, lml_state *S, lml_feed *feed, uint64_t deadline,
+static int await_item(lua_State *L, lml_state *S, lml_await *a, lml_feed *feed, uint64_t deadline,
                       enum shape shape) {
-  lml_await *a = S->current ? &S->current->await : &S->sync->await;
   a->source = feed;
   a->abort = pull_abort;
   a->waker.wake = lml_await_woken;
@@ -342,18 +346,19 @@ static int await_item(lua_State *L, lml_state *S, lml_feed *feed, uint64_t deadl
 }
 
 /* Begins a pull: afterwards `pulling` is held, and the wait is begun. */
-static void begin_pull(lua_State *L, lml_state *S, lml_feed *feed) {
-  lml_await_begin(L, S, "generator");
-  if (mli_likely(!atomic_exchange(&feed->pulling, true))) return;
+static lml_await *begin_pull(lua_State *L, lml_state *S, lml_feed *feed) {
+  lml_await *a = lml_await_begin(L, S, "generator");
+  if (mli_likely(!atomic_exchange(&feed->pulling, true))) return a;
   lml_await_end(L, S);
   second_consumer(L);
+  return NULL;
 }
 
 static int pull(lua_State *L, lml_state *S, uint64_t deadline, enum shape shape) {
   generator *g = check_generator(L, S);
   lml_feed *feed = g->feed;
   mli_message **carrier = get_carrier(L);
-  begin_pull(L, S, feed);
+  lml_await *a = begin_pull(L, S, feed);
   bool ended = mli_ring_ended(&feed->ring);
   if (ended || mli_ring_ready(&feed->ring)) {
     lml_await_end(L, S);
@@ -363,7 +368,7 @@ static int pull(lua_State *L, lml_state *S, uint64_t deadline, enum shape shape)
     mli_message_free(feed->sent);
     feed->sent = NULL;
   }
-  return await_item(L, S, feed, deadline, shape);
+  return await_item(L, S, a, feed, deadline, shape);
 }
 
 static int g_next(lua_State *L) {
@@ -387,7 +392,7 @@ static int pull_with(lua_State *L, const char *what, bool thrown) {
   int n = lua_gettop(L) - 1;
   mli_message **carrier = get_carrier(L);
   *carrier = lml_encode(L, 2, n, thrown ? LML_ERROR_VALUE : LML_ARGUMENTS);
-  begin_pull(L, S, feed);
+  lml_await *a = begin_pull(L, S, feed);
   if (mli_ring_ended(&feed->ring) && !mli_ring_ready(&feed->ring)) {
     lml_await_end(L, S);
     mli_message_free(*carrier);
@@ -413,7 +418,7 @@ static int pull_with(lua_State *L, const char *what, bool thrown) {
   feed->sent = *carrier;
   feed->thrown = thrown;
   *carrier = NULL;
-  return await_item(L, S, feed, MLI_FOREVER, FOR_NEXT);
+  return await_item(L, S, a, feed, MLI_FOREVER, FOR_NEXT);
 }
 
 static int g_send(lua_State *L) { return pull_with(L, "send", false); }
@@ -425,4 +430,150 @@ static int g_throw(lua_State *L) {
     lua_replace(L, 2);
   }
   return pull_with(L, "throw", true);
+}
+
+/* ---- closing ---- */
+
+static void closed_fired(mli_watcher *watcher) {
+  lml_await_wake(mli_container(watcher, lml_await, watcher), false);
+}
+
+static void close_abort(lml_await *a) {
+  if (mli_future_unwatch(a->source, &a->watcher)) lml_await_wake(a, true);
+}
+
+/* The body has ended: what it left is dropped, but for its error. */
+static int push_closed(lua_State *L, lml_state *S, generator *g) {
+  lml_feed *feed = g->feed;
+  atomic_store(&feed->closed, true);
+  if (!atomic_exchange(&feed->pulling, true)) {
+    for (mli_message *m; (m = mli_ring_take(&feed->ring));) mli_message_free(m);
+    atomic_store(&feed->pulling, false);
+  }
+  if (mli_future_state(g->future) == MLI_FAILED && !atomic_exchange(&feed->raised, true)) {
+    lml_handle_push(L, &g->future->object);
+    return lml_future_push(L, S, -1);
+  }
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int close_k(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  lml_state *S = lml_upstate(L);
+  if (lml_await_end(L, S) == ML_TIMEOUT)
+    return lml_fail(L, "timeout", "timeout waiting for the generator's clean-up");
+  return push_closed(L, S, check_generator(L, S));
+}
+
+static int g_close(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  generator *g = check_generator(L, S);
+  uint64_t deadline = lml_check_deadline(L, 2);
+  if (mli_future_settled(g->future)) return push_closed(L, S, g);
+  lml_await *a = lml_await_begin(L, S, "generator's end");
+  lml_generator_abandon(&g->object);
+  a->source = g->future;
+  a->abort = close_abort;
+  a->watcher.fired = closed_fired;
+  if (!mli_future_watch(g->future, &a->watcher)) atomic_store(&a->woken, true);
+  return lml_await_park(L, S, a, deadline, close_k, 0);
+}
+
+/* ---- making one ---- */
+
+/* generator(prefetch) -> a generator without a body, and its feed: the last argument
+** of the body's submit. */
+static int l_generator(lua_State *L) {
+  lua_Integer prefetch = luaL_checkinteger(L, 1);
+  if (prefetch > MOST_PREFETCH)
+    return lml_misuse(L, "generator: option 'prefetch': at most %d", MOST_PREFETCH);
+  lml_handle *handle = lml_handle_new(L, &lml_generator_type);
+  generator *g = malloc(sizeof *g);
+  lml_feed *feed = aligned_alloc(_Alignof(lml_feed), sizeof *feed);
+  if (feed) memset(feed, 0, sizeof *feed);
+  if (!g || !feed || !mli_ring_init(&feed->ring, prefetch ? (unsigned)prefetch : 1)) {
+    free(g);
+    free(feed);
+    return luaL_error(L, "not enough memory");
+  }
+  mli_object_init(&feed->object, &feed_type);
+  feed->prefetch = (unsigned)prefetch;
+  mli_object_init(&g->object, &lml_generator_type);
+  g->feed = feed;
+  g->future = NULL;
+  handle->object = &g->object;
+  if (prefetch) mli_ring_grant(&feed->ring, feed->prefetch);
+  lml_handle_push(L, &feed->object);
+  return 2;
+}
+
+static void body_ended(mli_watcher *watcher) {
+  lml_feed *feed = mli_container(watcher, lml_feed, end);
+  mli_ring_end(&feed->ring);
+  mli_release(feed);
+}
+
+/* attach(generator, future): its body was submitted. */
+static int l_attach(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  generator *g = check_generator(L, S);
+  lml_future *u = lml_future_check(L, S, 2);
+  g->future = mli_retain(lml_future_core(u));
+  mli_object_retain(&g->feed->object);
+  g->feed->end.fired = body_ended;
+  if (!mli_future_watch(g->future, &g->feed->end)) body_ended(&g->feed->end);
+  return 0;
+}
+
+/* ---- metatables ---- */
+
+static int g_gc(lua_State *L) {
+  lml_handle *h = lua_touserdata(L, 1);
+  if (h->object) mli_object_release(h->object);
+  h->object = NULL;
+  return 0;
+}
+
+static int g_eq(lua_State *L) {
+  mli_object *a = lml_handle_test(L, 1, &lml_generator_type);
+  lua_pushboolean(L, a && a == lml_handle_test(L, 2, &lml_generator_type));
+  return 1;
+}
+
+static int g_tostring(lua_State *L) {
+  generator *g = mli_container(lml_handle_check(L, 1, &lml_generator_type), generator, object);
+  lua_pushfstring(L, "generator: %p (%s)", (void *)g,
+                  mli_future_settled(g->future)   ? "ended"
+                  : atomic_load(&g->feed->closed) ? "closing"
+                                                  : "open");
+  return 1;
+}
+
+void lml_generator_open(lua_State *L) {
+  static const luaL_Reg functions[] = {
+    { "generator", l_generator }, { "attach", l_attach }, { NULL, NULL }
+  };
+  static const luaL_Reg methods[] = {
+    { "next", g_next }, { "send", g_send }, { "throw", g_throw }, { "close", g_close }, { NULL, NULL }
+  };
+  static const luaL_Reg metamethods[] = {
+    { "__gc", g_gc }, { "__eq", g_eq }, { "__tostring", g_tostring }, { "__call", g_call }, { NULL, NULL }
+  };
+  lml_state_of(L)->yieldable[7] = body_main;
+  lml_setfuncs(L, functions);
+  lua_newtable(L);
+  lua_pushliteral(L, "generator");
+  lua_setfield(L, -2, "__name");
+  lml_setfuncs(L, metamethods);
+  lua_newtable(L);
+  lml_setfuncs(L, methods);
+  lua_setfield(L, -2, "__index");
+  lml_handle_declare(L, &lml_generator_type);
+  lua_setfield(L, -2, "generator_metatable"); /* the front door adds __close */
+  lua_newtable(L);
+  lua_pushcfunction(L, g_gc);
+  lua_setfield(L, -2, "__gc");
+  lml_handle_declare(L, &feed_type);
+  lua_pop(L, 1);
 }

@@ -1,6 +1,6 @@
 /*
-** generator.h: async generators, as job.c and coroutine.c see them: a job whose
-** `feed` is set is the body of a generator.
+** generator.h: async generators, as job.c and coroutine.c see them: a job that
+** has a feed is the body of a generator.
 */
 #ifndef LML_GENERATOR_H
 #define LML_GENERATOR_H
@@ -13,10 +13,11 @@
 void lml_generator_begin(lua_State *L, lml_state *S, int first);
 /* The job lets its feed go. NULL is allowed. */
 void lml_feed_drop(lml_feed *feed);
+static inline bool lml_is_generator(const lml_job *job) { return job->info && job->info->feed; }
 /* What coroutine.yield does in the body's own coroutine. */
 int lml_generator_yield(lua_State *L, lml_state *S);
-/* The body yielded after it was told to end: its error; NULL: it did not. */
-const char *lml_feed_verdict(const lml_feed *feed);
+/* Why the job was stopped, if it is a body that yielded after it was told to end. */
+const char *lml_generator_verdict(const lml_job *job);
 /* The loop's executor is closing. When nothing is left but generators that nobody
 ** pulls from, ends them. */
 void lml_generators_sweep(lml_state *S);

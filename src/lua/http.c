@@ -301,18 +301,3 @@ int luaopen_moonloop_http_core(lua_State *L) {
   lua_setfield(L, -2, "Headers");
   return 1;
 }
-
-ML_API int luaopen_moonloop_http(lua_State *L);
-
-/* `require "moonloop.http"` where nothing required "moonloop" before: Lua finds
-** this function in the same library. The front is in package.preload then. */
-int luaopen_moonloop_http(lua_State *L) {
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "moonloop");
-  lua_call(L, 1, 0);
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  lua_getfield(L, -1, "moonloop.http");
-  lua_pushliteral(L, "moonloop.http");
-  lua_call(L, 1, 1);
-  return 1;
-}

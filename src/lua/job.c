@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "crossing.h"
+#include "generator.h"
 #include "state.h"
 
 #define JOBS_PER_TURN 1024
@@ -44,6 +45,7 @@ static lml_job *job_new(lml_state *S) {
   job->home = S->current ? S->current->home : 0;
   job->scope = &job->root;
   job->root.error = LUA_NOREF;
+  job->context = LUA_NOREF;
   job->next = S->jobs;
   job->link = &S->jobs;
   if (job->next) job->next->link = &job->next;
@@ -60,9 +62,11 @@ static void job_free(lml_job *job) {
     free(info->name);
     free(info->traceback);
     free(info->joined);
+    lml_feed_drop(info->feed);
     free(info);
   }
   luaL_unref(S->L, LUA_REGISTRYINDEX, job->root.error);
+  luaL_unref(S->L, LUA_REGISTRYINDEX, job->context);
   *job->link = job->next;
   if (job->next) job->next->link = job->link;
   S->job_count--;
@@ -364,10 +368,12 @@ static int base(lua_State *L) {
 static int task_base(lua_State *L) {
   lml_job *job = lml_upstate(L)->current;
   lua_pushcfunction(L, lml_message_handler);
+  if (job->task->context) job->context = lml_context_decode(L, job->task->context);
   lml_decode(L, job->task->payload);
   mli_message_free(job->task->payload);
   job->task->payload = NULL;
   lml_resolve(L, FIRST);
+  if (mli_unlikely(lua_isuserdata(L, -1))) lml_generator_begin(L, lml_upstate(L), FIRST);
   int status = lua_pcallk(L, lua_gettop(L) - FIRST, LUA_MULTRET, 2, (lua_KContext)job, base_k);
   return base_k(L, status, (lua_KContext)job);
 }
@@ -420,6 +426,7 @@ lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs) {
   job->co = c.co;
   job->slot = c.slot;
   job->chunk = lml_place(L, S, &job->line);
+  job->context = lml_context_share(L, S);
   /* L: f, args..., future. The coroutine: base, future, f, args... */
   lua_rawgetp(L, LUA_REGISTRYINDEX, &base_key);
   lua_pushvalue(L, -2);
@@ -560,7 +567,7 @@ static void keep_values(lua_State *L, lua_State *co, lml_future *u, int n) {
 /* Was it the job's own cancel that ended it? Its timeout is a failure. */
 static mli_state failure_state(lua_State *L, lml_job *job) {
   lua_State *co = job->co;
-  bool own = job->kill;
+  bool own = job->kill && !lml_generator_verdict(job);
   if (!own && job->root.error != LUA_NOREF) {
     lua_rawgeti(co, LUA_REGISTRYINDEX, job->root.error);
     own = lua_rawequal(co, -1, -2);
@@ -708,7 +715,8 @@ static void run(lua_State *L, lml_state *S, lml_job *job) {
     nargs = lua_gettop(job->co) - 1;
   }
   if (mli_unlikely(job->kill)) {
-    lua_pushliteral(L, "stopped");
+    const char *verdict = lml_generator_verdict(job);
+    lua_pushstring(L, verdict ? verdict : "stopped");
     stop(L, S, job);
     finish(L, job);
     return;

@@ -107,6 +107,7 @@ lml_state *lml_state_open(lua_State *L) {
   S->deferred_last = &S->deferred;
   S->count = &S->counts;
   S->task_error = LUA_NOREF;
+  S->context = LUA_NOREF;
   S->handler_version = 0;
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   S->L = lua_tothread(L, -1);
@@ -171,7 +172,11 @@ static void open_core(lua_State *L) {
   lml_executor_open(L);
   lml_run_open(L);
   lml_promise_open(L);
+  lml_generator_open(L);
   lml_scope_open(L);
+  lml_sync_open(L);
+  lml_ref_open(L);
+  lml_context_open(L);
 }
 
 static int load_core(lua_State *L) {
@@ -184,9 +189,30 @@ static int load_core(lua_State *L) {
 int luaopen_moonloop_http_core(lua_State *L);
 int luaopen_moonloop_tcp_core(lua_State *L);
 
+/* What `require` finds without a file. */
+static void add_preloads(lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  for (const struct lml_embedded *e = lml_embedded; e->name; e++) {
+    if (strcmp(e->name, "moonloop") == 0) continue;
+    lua_pushlightuserdata(L, (void *)e);
+    lua_pushcclosure(L, load_embedded, 1);
+    lua_setfield(L, -2, e->name);
+  }
+  lua_pushcfunction(L, luaopen_moonloop);
+  lua_setfield(L, -2, "moonloop");
+  lua_pushcfunction(L, load_core);
+  lua_setfield(L, -2, "moonloop.core");
+  lua_pushcfunction(L, luaopen_moonloop_http_core);
+  lua_setfield(L, -2, "moonloop.http.core");
+  lua_pushcfunction(L, luaopen_moonloop_tcp_core);
+  lua_setfield(L, -2, "moonloop.tcp.core");
+  lua_pop(L, 1);
+}
+
 void lml_open(lua_State *L) {
   lml_state_open(L);
   luaL_checkstack(L, 12, NULL);
+  add_preloads(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, modules_key);
   if (lua_getfield(L, -1, "moonloop") == LUA_TNIL) {
     lua_pop(L, 1);
@@ -198,29 +224,30 @@ void lml_open(lua_State *L) {
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "moonloop");
   }
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  for (const struct lml_embedded *e = lml_embedded; e->name; e++) {
-    if (strcmp(e->name, "moonloop") == 0) continue;
-    lua_pushlightuserdata(L, (void *)e);
-    lua_pushcclosure(L, load_embedded, 1);
-    lua_setfield(L, -2, e->name);
-  }
-  lua_pushcfunction(L, load_core);
-  lua_setfield(L, -2, "moonloop.core");
-  lua_pushcfunction(L, luaopen_moonloop_http_core);
-  lua_setfield(L, -2, "moonloop.http.core");
-  lua_pushcfunction(L, luaopen_moonloop_tcp_core);
-  lua_setfield(L, -2, "moonloop.tcp.core");
-  lua_pop(L, 1);
   lua_remove(L, -2);
 }
-
-
 
 ML_API int luaopen_moonloop(lua_State *L) {
   lml_open(L);
   return 1;
 }
+
+/* With nothing but the library on package.cpath, `require "moonloop.http"` may come
+** first: Lua then looks for these in it. */
+static int open_part(lua_State *L, const char *name) {
+  lml_open(L);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_getfield(L, -1, name);
+  lua_pushstring(L, name);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+ML_API int luaopen_moonloop_http(lua_State *L);
+int luaopen_moonloop_http(lua_State *L) { return open_part(L, "moonloop.http"); }
+
+ML_API int luaopen_moonloop_tcp(lua_State *L);
+int luaopen_moonloop_tcp(lua_State *L) { return open_part(L, "moonloop.tcp"); }
 
 /* ---- states of our own ---- */
 

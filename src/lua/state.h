@@ -11,6 +11,7 @@
 typedef struct lml_job lml_job;
 typedef struct lml_await lml_await;
 typedef struct lml_inbox lml_inbox;
+typedef struct lml_feed lml_feed;
 
 /* ---- waits (await.c) ---- */
 
@@ -57,6 +58,8 @@ typedef struct lml_sync_wait {
 /* Checks that the caller may wait here and returns a wait to fill. Raises: in a
 ** cancelled job, where Lua cannot yield, on a loop's thread outside a job. */
 lml_await *lml_await_begin(lua_State *L, lml_state *S, const char *what);
+/* The same check alone: before something is begun that will be waited for. */
+void lml_check_wait(lua_State *L, lml_state *S, const char *what);
 /* Waits until woken, then returns k(L, LUA_YIELD, ctx), which must call
 ** lml_await_end first. Fill `abort` and `source` before. */
 int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, lua_KFunction k,
@@ -116,6 +119,7 @@ typedef struct lml_info {
   char *joined;     /* traceback of the job or coroutine whose error was raised here last */
   const void *joined_error; /* that error's identity */
   mli_timer deadline;       /* of `timeout=` */
+  lml_feed *feed;           /* it is the body of a generator; holds a reference */
   lml_job *job;
 } lml_info;
 
@@ -138,6 +142,7 @@ struct lml_job {
   uint32_t home;         /* the id of the main job of the `run` it belongs to, or 0 */
   unsigned slot;         /* where `co` is anchored */
   uint32_t chunk, line;  /* where it was spawned: see lml_chunk_name */
+  int context;           /* registry reference of its context variables, or LUA_NOREF */
   bool ready, kill, started, failed;
   lml_await await;
 };
@@ -245,7 +250,11 @@ struct lml_state {
   /* Waits of a sync state. */
   lml_sync_wait *sync, sync_first;
   lml_scope *scope;    /* of the thread, outside of jobs; NULL: none */
+  struct lml_lock *locks; /* held by its jobs and its thread: lock.c */
+  int context;         /* of the thread, outside of jobs: as in a job */
   lml_inbox *inbox;
+  size_t idle_generators; /* jobs that wait for a pull */
+  mli_timer sweep;        /* of a closing loop: see lml_generators_sweep */
   char *joined;        /* as in lml_info, for a sync state */
   const void *joined_error;
   /* Handles. */
@@ -257,7 +266,7 @@ struct lml_state {
   unsigned type_count;
   const void *local_future; /* the metatable of local futures: no __gc */
   int local_future_ref;
-  lua_CFunction yieldable[7]; /* C functions that are not in a wait's way */
+  lua_CFunction yieldable[8]; /* C functions that are not in a wait's way */
   unsigned handler_version; /* of the on_error handler kept in the registry */
 };
 
@@ -309,6 +318,15 @@ bool lml_scope_expire(lml_scope *innermost);
 /* The job ends: its scopes are left. */
 void lml_scopes_leave(lml_job *job);
 
+/* ---- context variables (context.c) ---- */
+
+/* A reference of its own to the context of what runs now, for a job that it starts. */
+int lml_context_share(lua_State *L, lml_state *S);
+/* The same for another state, as a message; NULL: there is none. Raises if it cannot cross. */
+mli_message *lml_context_encode(lua_State *L, lml_state *S);
+/* Registry reference of a context that came as a message. */
+int lml_context_decode(lua_State *L, const mli_message *message);
+
 /* ---- running (run.c) ---- */
 
 /* Runs the function and `nargs` arguments on top of L as the main job of a loop on
@@ -335,7 +353,11 @@ void lml_executor_open(lua_State *L);
 void lml_run_open(lua_State *L);
 void lml_error_open(lua_State *L);
 void lml_promise_open(lua_State *L);
+void lml_generator_open(lua_State *L);
 void lml_scope_open(lua_State *L);
+void lml_sync_open(lua_State *L);
+void lml_ref_open(lua_State *L);
+void lml_context_open(lua_State *L);
 
 /* Pushes the values or raises the error of a settled future. */
 int lml_future_push(lua_State *L, lml_state *S, int index);

@@ -1,0 +1,35 @@
+--- Checks of arguments, for the Lua part of moonloop.
+
+local core = require "moonloop.core"
+local check = {}
+
+--- Raises a plain error at the user's line.
+function check.misuse(message, ...) core.misuse(message:format(...)) end
+
+--- The type of the first argument, or "no value".
+function check.type_of(...) return select("#", ...) == 0 and "no value" or type((...)) end
+
+--- Refuses options that are not in `known`, by name.
+function check.options(what, options, known)
+  if options == nil then return {} end
+  if type(options) ~= "table" then check.misuse("%s: table of options expected, got %s", what, type(options)) end
+  for key in pairs(options) do
+    if not known[key] then check.misuse("%s: unknown option '%s'", what, tostring(key)) end
+  end
+  return options
+end
+
+function check.count(what, value, default)
+  if value == nil then return default end
+  if math.type(value) ~= "integer" or value < 1 then
+    check.misuse("%s: positive integer expected, got %s", what, tostring(value))
+  end
+  return value
+end
+
+function check.executor(what, value)
+  if not core.is_executor(value) then check.misuse("%s: executor expected, got %s", what, type(value)) end
+  return value
+end
+
+return check

@@ -1,0 +1,225 @@
+--- Executors, and the functions that use the default ones.
+
+local core = require "moonloop.core"
+local check = require "moonloop.check"
+local generators = require "moonloop.generator"
+local jobs = require "moonloop.jobs"
+local lists = require "moonloop.lists"
+local misuse = check.misuse
+local pack, unpack = table.pack, table.unpack
+local executors = {}
+
+local Executor = {}
+
+--- Submits a job; waits while max_pending jobs are unsettled.
+-- @return future; raises with code "closed" after shutdown
+Executor.submit = core.submit
+
+--- The same without waiting.
+-- @return future, or nil and an error with code "busy"
+Executor.try_submit = core.try_submit
+
+Executor.generator = generators.on
+
+--- Calls f on the executor, waits, and returns its results.
+function Executor:sync_to_async(...)
+  return jobs.call_on(check.executor("sync_to_async", self), ...)
+end
+
+--- One call per item; an iterator over their results, in order.
+-- @param list a list, or an iterator function
+-- @param options { window = 16 calls ahead, timeout = seconds for all }
+function Executor:map(job, list, options)
+  check.executor("map", self)
+  options = check.options("map", options, { window = true, timeout = true })
+  local window = check.count("map: option 'window'", options.window, 16)
+  local deadline = core.check_timeout(options.timeout)
+  local source = lists.source_of("map", list)
+  jobs.open(job)
+  local running, first, last, more = {}, 1, 0, true
+  local function fill()
+    while more and last - first + 1 < window do
+      local item = source()
+      if not item then
+        more = false
+        return
+      end
+      running[last + 1] = core.submit(self, job, unpack(item, 1, item.n))
+      last = last + 1
+    end
+  end
+  local it
+  local function step()
+    if first > last then return nil end
+    local future = running[first]
+    local ok, err = future:wait(deadline and math.max(0, deadline - core.now()))
+    if not ok then
+      local settled = future:done()
+      it:close()
+      if settled then return future:result() end
+      error(err, 0)
+    end
+    running[first] = nil
+    first = first + 1
+    fill()
+    return future:result()
+  end
+  fill()
+  local a, b, c, d = lists.iteration(step, running)
+  it = a
+  return a, b, c, d
+end
+
+--- The names of jobs, for a message.
+local function names_of(left)
+  local names = {}
+  for i, job in ipairs(left) do
+    names[i] = job.waits_for and ("%s (waits for %s)"):format(job.name, job.waits_for) or job.name
+    if i == 10 and #left > 10 then
+      names[11] = ("and %d more"):format(#left - 10)
+      break
+    end
+  end
+  return table.concat(names, ", ")
+end
+
+--- No more submits; then waits for what was submitted.
+-- @param options { wait = true, cancel = false, timeout = seconds }
+-- @return true, or nil and an error that names the jobs that did not stop
+function Executor:shutdown(options)
+  check.executor("shutdown", self)
+  options = check.options("shutdown", options, { wait = true, cancel = true, timeout = true })
+  core.check_timeout(options.timeout)
+  local wait = options.wait ~= false
+  if wait and core.is_own(self) then
+    misuse("shutdown: one of the executor's own jobs cannot wait for its end; use wait = false")
+  end
+  local ended = core.shutdown(self, options.cancel)
+  if not wait then return true end
+  if not ended:wait(options.timeout) then
+    local left = self:jobs()
+    return nil, core.error_value("timeout", ("executor '%s' did not stop: %s"):format(core.executor_name(self),
+      #left > 0 and names_of(left) or "its loop does not answer"), { jobs = left })
+  end
+  core.join(self)
+  return true
+end
+
+--- Counts: submitted queued running parked finished failed cancelled loops workers.
+function Executor:stats() return core.stats(check.executor("stats", self)) end
+
+--- What runs, waits and is queued now.
+-- @return list of { name, state, waits_for, since, parent, submitted_at, traceback }
+function Executor:jobs()
+  check.executor("jobs", self)
+  local answers = core.ask_jobs(self)
+  if core.executor_kind(self) == "thread" then return answers end
+  local all = {}
+  for _, answer in ipairs(answers) do
+    local ok, list = answer:wait(1)
+    if ok then table.move(list, 1, #list, #all + 1, all) end
+  end
+  return all
+end
+
+local executor_meta = core.executor_metatable
+function executor_meta.__index(self, key)
+  if key == "name" then return core.executor_name(self) end
+  return Executor[key]
+end
+function executor_meta.__close(self) self:shutdown() end
+executor_meta.__metatable = false
+
+--- Checks the options all executors share; returns name, max_pending, init...
+local function executor_options(what, options, known)
+  options = check.options(what, options, known)
+  if options.name ~= nil and type(options.name) ~= "string" then
+    misuse("%s: option 'name': string expected, got %s", what, type(options.name))
+  end
+  local init = pack()
+  if options.init ~= nil then
+    local kind = type(options.init)
+    if kind ~= "function" and kind ~= "string" and kind ~= "thread" and not jobs.is_job(options.init) then
+      misuse("%s: option 'init': job expected, got %s", what, kind)
+    end
+    local f, _, _, args = jobs.open(options.init)
+    init = pack(f, unpack(args, 1, args.n))
+  end
+  return options, check.count(what .. ": option 'max_pending'", options.max_pending, 0), init
+end
+
+--- Loop threads for jobs.
+-- @param options { name = string, loops = 1, init = job, max_pending = number }
+function executors.AsyncExecutor(options)
+  local o, max_pending, init = executor_options("AsyncExecutor", options,
+    { name = true, loops = true, init = true, max_pending = true })
+  local loops = check.count("AsyncExecutor: option 'loops'", o.loops, 1)
+  return core.executor("async", o.name or "loop", loops, max_pending, unpack(init, 1, init.n))
+end
+
+--- Worker threads, each with a Lua state, for functions that block or compute.
+-- @param options { name = string, workers = min(32, cores + 4), init = job, max_pending = number }
+function executors.ThreadExecutor(options)
+  local o, max_pending, init = executor_options("ThreadExecutor", options,
+    { name = true, workers = true, init = true, max_pending = true })
+  local workers = check.count("ThreadExecutor: option 'workers'", o.workers, core.default_workers)
+  return core.executor("thread", o.name or "pool", workers, max_pending, unpack(init, 1, init.n))
+end
+
+--- The counts of the default executor.
+function executors.stats() return core.default_executor():stats() end
+
+--- The jobs of this state's loop, else of the default executor.
+function executors.jobs()
+  if core.has_loop() then return core.own_jobs() end
+  return core.default_executor():jobs()
+end
+
+-- The default executors ------------------------------------------------------
+
+--- Submits a job to the default executor. `run_async` is the same.
+-- @return future
+function executors.run_async_job(...)
+  return core.submit(core.default_executor(), ...)
+end
+executors.run_async = executors.run_async_job
+
+--- A plain function that runs the job on the default executor and waits.
+function executors.async_to_sync(job)
+  jobs.open(job)
+  return function(...)
+    return jobs.call_on(core.default_executor(), job, ...)
+  end
+end
+
+--- The process-wide default executor; made on first use.
+function executors.get_event_loop() return core.default_executor() end
+
+--- Sets the default executor for all states; nil unsets it.
+-- @return the one before, or nil
+function executors.set_event_loop(executor)
+  if executor ~= nil then check.executor("set_event_loop", executor) end
+  return core.set_default(executor)
+end
+
+--- Runs `f` on a worker thread of the default pool, waits, returns its results.
+function executors.to_thread(...)
+  return jobs.call_on(core.default_pool(), ...)
+end
+
+--- A function that runs blocking `f` on a worker thread and waits.
+function executors.sync_to_async(f)
+  jobs.open(f)
+  return function(...)
+    return jobs.call_on(core.default_pool(), f, ...)
+  end
+end
+
+--- Submits to an executor; nil: the default thread pool.
+-- @return future
+function executors.run_in_executor(executor, ...)
+  if executor ~= nil then check.executor("run_in_executor", executor) end
+  return core.submit(executor or core.default_pool(), ...)
+end
+
+return executors

@@ -1,0 +1,112 @@
+--- Jobs: what may be one, and running them.
+
+local core = require "moonloop.core"
+local check = require "moonloop.check"
+local misuse = check.misuse
+local pack, unpack = table.pack, table.unpack
+local jobs = {}
+
+local Job = { __name = "moonloop.job" }
+
+local open
+
+--- A job with its arguments and options.
+-- @param spec { f, arg1, ..., name = string, timeout = seconds, n = length of the list, f included }
+function jobs.job(spec)
+  if type(spec) ~= "table" then misuse("job: table expected, got %s", type(spec)) end
+  local n = spec.n or 0
+  if math.type(n) ~= "integer" or n < 0 then
+    misuse("job: option 'n': count expected, got %s", tostring(n))
+  end
+  for key, value in pairs(spec) do
+    if math.type(key) == "integer" and key >= 1 then
+      if not spec.n and key > n then n = key end
+    elseif key == "name" then
+      if type(value) ~= "string" then misuse("job: option 'name': string expected, got %s", type(value)) end
+    elseif key ~= "timeout" and key ~= "n" then
+      misuse("job: unknown option '%s'", tostring(key))
+    end
+  end
+  core.check_timeout(spec.timeout)
+  open(spec[1])
+  return setmetatable({ name = spec.name, timeout = spec.timeout, args = pack(unpack(spec, 1, n)) }, Job)
+end
+
+--- Takes a job argument apart. Also `jobs.open`.
+-- @return function or "module:function", name, timeout, packed arguments
+function open(...)
+  local job = ...
+  local kind = type(job)
+  if kind == "function" then return job, nil, nil, pack(select(2, ...)) end
+  if kind == "string" then
+    if not job:find("^[^:]+:[^:]+$") then misuse('a job\'s name is "module:function", got "%s"', job) end
+    return job, nil, nil, pack(select(2, ...))
+  end
+  if kind == "thread" then
+    local f = core.coroutine_function(job)
+    if not f then misuse("a coroutine that was started cannot be a job: pass its function, or a fresh one") end
+    return f, nil, nil, pack(select(2, ...))
+  end
+  local meta = getmetatable(job)
+  if meta == Job then
+    local own = job.args
+    local all = table.move(own, 2, own.n, 1, { n = math.max(own.n - 1, 0) })
+    for i = 2, select("#", ...) do
+      all.n = all.n + 1
+      all[all.n] = (select(i, ...))
+    end
+    local f, name, timeout, args = open(own[1], unpack(all, 1, all.n))
+    return f, job.name or name, job.timeout or timeout, args
+  end
+  if type(meta) == "table" and type(meta.__call) == "function" then
+    return meta.__call, nil, nil, pack(...)
+  end
+  misuse('job expected (a function, "module:function", a fresh coroutine or ml.job{...}), got %s', check.type_of(...))
+end
+
+--- The function behind "module:function", in this state.
+function jobs.resolve(f)
+  if type(f) ~= "string" then return f end
+  local module, path = f:match("^([^:]+):([^:]+)$")
+  local value = require(module)
+  for field in path:gmatch("[^.]+") do value = value[field] end
+  if type(value) ~= "function" then misuse('job "%s": function expected, got %s', f, type(value)) end
+  return value
+end
+
+--- What `core.spawn` and `core.submit` leave to be taken apart.
+core.spawn_other(function(...)
+  local f, name, timeout, args = open(...)
+  if not core.has_loop() then
+    return core.submit_opened(core.default_executor(), name, timeout, f, unpack(args, 1, args.n))
+  end
+  return core.spawn_named(name, timeout, jobs.resolve(f), unpack(args, 1, args.n))
+end)
+core.submit_other(function(try, executor, ...)
+  local f, name, timeout, args = open(...)
+  local submit = try and core.try_submit_opened or core.submit_opened
+  return submit(executor, name, timeout, f, unpack(args, 1, args.n))
+end)
+jobs.open = open
+
+--- Is it a job made by ml.job?
+function jobs.is_job(value) return getmetatable(value) == Job end
+
+--- Drops the outcome of a future that is still going as its block is left. A job is
+-- cancelled; a function on a thread runs on, if it has begun.
+local Abandon = {
+  __close = function(self)
+    local future = self[1]
+    if not future:done() then core.abandon(future, self.cancel) end
+  end,
+}
+
+--- Submits, and gives the results of the future that nobody else knows.
+function jobs.call_on(executor, ...)
+  core.check_wait "call"
+  local cancel = core.executor_kind(executor) == "async"
+  local guard <close> = setmetatable({ core.submit(executor, ...), cancel = cancel }, Abandon)
+  return guard[1]:result()
+end
+
+return jobs

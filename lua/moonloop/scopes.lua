@@ -1,0 +1,69 @@
+--- Scopes of cancellation: timeouts, shields, clean-up.
+
+local core = require "moonloop.core"
+local check = require "moonloop.check"
+local scopes = {}
+
+local trace = core.message_handler
+
+--- Leaves a scope after its body; absorbs the scope's own cancel.
+-- @return the body's values, or nil and the error of the cancel or the deadline
+local function leave(scope, ok, ...)
+  core.scope_pop(scope)
+  if ok then return ... end
+  local err = ...
+  local own, timed_out = core.scope_absorbs(scope, err)
+  if not own then error(err, 0) end
+  if timed_out then return nil, core.error_value("timeout", "the deadline of the scope passed") end
+  return nil, err
+end
+
+--- Runs f(scope): `scope:cancel([reason])`, `scope.cancelled`, `scope:set_deadline(time)`.
+-- A cancel of the scope is raised at the waits in it and absorbed here.
+-- @param options { timeout = seconds }
+-- @return f's values, or nil and the error of the cancel or the deadline
+function scopes.scope(f, options)
+  options = check.options("scope", options, { timeout = true })
+  local scope = core.scope_push(false, options.timeout)
+  return leave(scope, xpcall(f, trace, scope))
+end
+
+--- Runs f(...) where a cancel from outside does not reach.
+function scopes.shield(f, ...)
+  return leave(core.scope_push(true), xpcall(f, trace, ...))
+end
+
+--- Runs f(...) for at most `seconds`.
+-- @return f's values, or nil and an error with code "timeout", after f's clean-up
+function scopes.move_on_after(seconds, f, ...)
+  return leave(core.scope_push(false, seconds), xpcall(f, trace, ...))
+end
+
+local function leave_timeout(scope, seconds, ok, ...)
+  core.scope_pop(scope)
+  if ok then return ... end
+  local err = ...
+  if core.scope_absorbs(scope, err) then
+    err = core.error_value("timeout", ("timeout after %g s"):format(seconds))
+  end
+  error(err, 0)
+end
+
+--- Runs f(...) for at most `seconds`; raises an error with code "timeout" after f's clean-up.
+function scopes.timeout(seconds, f, ...)
+  return leave_timeout(core.scope_push(false, seconds), seconds, xpcall(f, trace, ...))
+end
+scopes.wait_for = scopes.timeout
+
+local CLEAN_UP = 5 -- seconds that a clean-up may take
+
+local Deferred = {
+  __close = function(self, err)
+    scopes.shield(scopes.timeout, CLEAN_UP, self[1], err)
+  end,
+}
+
+--- For a <close> variable: runs f(err) as the block is left, shielded, for at most 5 s.
+function scopes.defer(f) return setmetatable({ f }, Deferred) end
+
+return scopes

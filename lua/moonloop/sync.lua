@@ -1,0 +1,26 @@
+--- Primitives that jobs and threads share. All but one function are made in src/lua.
+
+local core = require "moonloop.core"
+local scopes = require "moonloop.scopes"
+local sync = {}
+
+for _, name in ipairs { "Semaphore", "Lock", "Event", "Condition", "Barrier", "Queue", "Channel", "select" } do
+  sync[name] = core[name]
+end
+
+--- Holds the lock again, whatever ended the wait, and goes on with that.
+local function wake_up(condition, ok, ...)
+  scopes.shield(core.lock_again, condition)
+  if ok then return ... end
+  error((...), 0)
+end
+
+--- Lets the condition's lock go, waits to be notified, and acquires it again.
+-- @return true, or nil and an error with code "timeout"
+function core.condition_methods:wait(timeout)
+  core.check_held(self)
+  core.check_timeout(timeout)
+  return wake_up(self, xpcall(core.condition_sleep, core.message_handler, self, timeout))
+end
+
+return sync

@@ -1,0 +1,62 @@
+/*
+** context.c: the context that a job hands to the jobs it starts: a table from the ids
+** of variables to their values, never changed once made (see lua/moonloop/vars.lua).
+*/
+#include "crossing.h"
+#include "state.h"
+
+static int *current(lml_state *S) { return S->current ? &S->current->context : &S->context; }
+
+int lml_context_share(lua_State *L, lml_state *S) {
+  int ref = *current(S);
+  if (mli_likely(ref == LUA_NOREF)) return LUA_NOREF;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+mli_message *lml_context_encode(lua_State *L, lml_state *S) {
+  int ref = *current(S);
+  if (mli_likely(ref == LUA_NOREF)) return NULL;
+  luaL_checkstack(L, 2, NULL);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+  mli_message *m = lml_encode(L, lua_gettop(L), 1, LML_CONTEXT);
+  lua_pop(L, 1);
+  return m;
+}
+
+int lml_context_decode(lua_State *L, const mli_message *message) {
+  lml_decode(L, message);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* context(): the table, or nil. */
+static int l_context(lua_State *L) {
+  int ref = *current(lml_upstate(L));
+  if (ref == LUA_NOREF) return 0;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+  return 1;
+}
+
+/* set_context(table or nil) */
+static int l_set_context(lua_State *L) {
+  lua_settop(L, 1);
+  int ref = lua_isnil(L, 1) ? LUA_NOREF : luaL_ref(L, LUA_REGISTRYINDEX);
+  int *slot = current(lml_upstate(L));
+  luaL_unref(L, LUA_REGISTRYINDEX, *slot);
+  *slot = ref;
+  return 0;
+}
+
+/* new_id(): a number that no other call gives, in the whole process. */
+static int l_new_id(lua_State *L) {
+  static atomic_ullong last;
+  lua_pushinteger(L, (lua_Integer)atomic_fetch_add(&last, 1) + 1);
+  return 1;
+}
+
+void lml_context_open(lua_State *L) {
+  static const luaL_Reg functions[] = {
+    { "context", l_context }, { "set_context", l_set_context }, { "new_id", l_new_id }, { NULL, NULL }
+  };
+  lml_setfuncs(L, functions);
+}
