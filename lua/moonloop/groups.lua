@@ -87,17 +87,17 @@ local function leave(self, failed, body_error)
     self.leaving_cancelled = true
     cancel_children(self)
   end
-  local cancelled = wait_children(self)
-  self.finished = true
-  local failures = self.failures
   -- The cancel of the owner is no failure of the group; it goes on if nothing failed.
+  local failures, owner_cancel = self.failures, nil
   if failed and not own then
     if core.is_cancelled(body_error) then
-      cancelled = body_error
+      owner_cancel = body_error
     else
-      table.insert(failures, 1, { body_error })
+      failures[#failures + 1] = { body_error }
     end
   end
+  local cancelled = wait_children(self) or owner_cancel
+  self.finished = true
   if #failures == 1 then
     local err, future = failures[1][1], failures[1][2]
     if future then future:result() end -- raises it with its traceback

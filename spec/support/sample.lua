@@ -10,6 +10,13 @@ function sample.fail(message)
   error(message)
 end
 
+-- The body of a generator.
+function sample.letters(text)
+  for letter in text:gmatch "." do
+    coroutine.yield(letter)
+  end
+end
+
 function sample.nested.double(x)
   return 2 * x
 end

@@ -577,6 +577,7 @@ static int f_gc(lua_State *L) {
     if (mli_future_state(f) == MLI_FAILED && !atomic_load(&f->observed)) {
       lml_future_push_error(L, S, 1);
       lml_report(L, S, "job", NULL, f->traceback, NULL);
+      mli_future_observe(f);
     }
     mli_future_fini(f);
   } else {
