@@ -1,12 +1,13 @@
 -- How many jobs a second can one thread hand to a loop, and have the results of, when it does
--- not wait for each? A cached function with integer arguments; N submits, then N results.
+-- not wait for each? A cached function with integer arguments; N submits, then N results,
+-- again and again.
 --
 -- usage: lua5.4 bench/submit_pipelined.lua [N [ROUNDS]]
 
 local ml = require "moonloop"
 
-local N <const> = tonumber(arg[1]) or 100000
-local ROUNDS <const> = tonumber(arg[2]) or 10
+local N <const> = tonumber(arg[1]) or 1000
+local ROUNDS <const> = tonumber(arg[2]) or 500
 
 local function add(a, b)
   return a + b

@@ -80,7 +80,8 @@ describe("a barrier", function()
 
   it("refuses counts that are none", function()
     for _, n in ipairs{ 0, -1, 2.5, 0 / 0, "3" } do
-      h.misuse("barrier: number of parties: whole number, 1 or more, expected", function() ml.Barrier(n) end)
+      h.misuse("barrier: number of parties: whole number, 1 or more, expected",
+        function() ml.Barrier(n) end)
     end
   end)
 end)

@@ -144,7 +144,11 @@ describe("a condition", function()
       while q:size() == 0 do assert(c:wait(15)) end
       return q:get(0)
     end
-    local futures = { ex:submit(consume, cond, box), pool:submit(consume, cond, box), pool:submit(consume, cond, box) }
+    local futures = {
+      ex:submit(consume, cond, box),
+      pool:submit(consume, cond, box),
+      pool:submit(consume, cond, box),
+    }
     for i = 1, 3 do
       local _ <close> = cond:hold(h.TIMEOUT)
       box:put(i)

@@ -75,7 +75,7 @@ describe("an error", function()
       local function alive() return ex:submit(function() return "alive" end):result(20) end
       for _, hungry in ipairs{
         function() return #("x"):rep(1 << 30) end,
-        function() local t = {} while true do t[#t + 1] = { ("x"):rep(1000) .. #t } end end,
+        function() local t = {} while true do t[#t + 1] = { ("x"):rep(1 << 20) .. #t } end end,
         function() local s = ("x"):rep(1 << 20) while true do s = s .. s end end,
       } do
         local ok, err = ex:submit(hungry):wait(20)

@@ -194,7 +194,7 @@ describe("generator", function()
       local g = ex:generator{ function(s, wait) s:open() coroutine.yield(wait:pass()) end, started, gate }
       local first = ex:submit(function(generator) return generator:next() end, g)
       started:pass()
-      h.misuse("another consumer waits", g.next, g, 1)
+      h.misuse("another consumer waits", function() g:next(1) end)
       gate:open "one"
       assert.same({ true, "one" }, { first:result(h.TIMEOUT) })
     end)
@@ -287,16 +287,16 @@ describe("generator", function()
     it("refuses what no yield would receive", function()
       local gate = h.gate()
       local g = ex:generator{ function(wait) coroutine.yield(wait:pass()) end, gate }
-      h.misuse("begin with next", g.send, g, 1)
+      h.misuse("begin with next", function() g:send(1) end)
       assert.is_nil((g:next(0)))
-      h.misuse("take its item with next", g.send, g, 1)
+      h.misuse("take its item with next", function() g:send(1) end)
       gate:open "one"
       assert.same({ true, "one" }, { g:next(h.TIMEOUT) })
       local err = h.raised(g.send, g, coroutine.create(print))
       assert.matches("argument 1: a coroutine cannot cross", tostring(err))
       local ahead <close> = ex:generator{ count, 1, prefetch = 1 }
-      h.misuse("runs ahead", ahead.send, ahead, 1)
-      h.misuse("runs ahead", ahead.throw, ahead, 1)
+      h.misuse("runs ahead", function() ahead:send(1) end)
+      h.misuse("runs ahead", function() ahead:throw(1) end)
     end)
   end)
 
@@ -370,16 +370,16 @@ describe("generator", function()
 
     it("of misuse say so", function()
       local pool <close> = ml.ThreadExecutor{ workers = 1 }
-      h.misuse("table expected, got function", ml.generator, count)
-      h.misuse("unknown option 'prefech'", ml.generator, { count, prefech = 2 })
+      h.misuse("table expected, got function", function() ml.generator(count) end)
+      h.misuse("unknown option 'prefech'", function() ml.generator{ count, prefech = 2 } end)
       for _, wrong in ipairs{ -1, 1.5, "4", 0 / 0 } do
-        h.misuse("option 'prefetch': count expected", ml.generator, { count, prefetch = wrong })
+        h.misuse("option 'prefetch': count expected", function() ml.generator{ count, prefetch = wrong } end)
       end
-      h.misuse("at most", ml.generator, { count, prefetch = 1 << 40 })
-      h.misuse("job expected", ml.generator, {})
-      h.misuse("job expected", ml.agen_to_gen, 7)
+      h.misuse("at most", function() ml.generator{ count, prefetch = 1 << 40 } end)
+      h.misuse("job expected", function() ml.generator{} end)
+      h.misuse("job expected", function() ml.agen_to_gen(7) end)
       h.misuse("has no loop", function() ex.generator(pool, { count }) end)
-      h.misuse("executor expected", ex.generator, {}, { count })
+      h.misuse("executor expected", function() ex.generator({}, { count }) end)
       assert.matches("argument 2: a coroutine cannot cross",
         tostring(h.raised(ex.generator, ex, { count, 1, coroutine.create(print) })))
       local g <close> = ex:generator{ count }

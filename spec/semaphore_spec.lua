@@ -215,7 +215,8 @@ describe("a semaphore", function()
 
   it("refuses counts and timeouts that are none", function()
     for _, n in ipairs{ -1, 1.5, 0 / 0, "2", {} } do
-      h.misuse("semaphore: number of permits: whole number, 0 or more, expected", function() ml.Semaphore(n) end)
+      h.misuse("semaphore: number of permits: whole number, 0 or more, expected",
+        function() ml.Semaphore(n) end)
     end
     h.misuse("got no value", function() ml.Semaphore() end)
     local sem = ml.Semaphore(1)

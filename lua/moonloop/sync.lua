@@ -4,7 +4,7 @@ local core = require "moonloop.core"
 local scopes = require "moonloop.scopes"
 local sync = {}
 
-for _, name in ipairs { "Semaphore", "Lock", "Event", "Condition", "Barrier", "Queue", "Channel", "select" } do
+for name in ("Semaphore Lock Event Condition Barrier Queue Channel select"):gmatch "%a+" do
   sync[name] = core[name]
 end
 

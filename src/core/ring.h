@@ -7,11 +7,14 @@
 **    |--- put, ---> |--- granted, -> |
 **    |  not taken   |  not put yet   |
 **
+** Each side publishes its count in one word, in which the other side notes that it
+** sleeps: so whoever brings something learns in the same step whom to wake.
+**
 ** R1  tail <= head <= limit <= tail + room: a put never finds the ring full.
 ** R2  Messages are taken in the order in which they were put, each once, also
 **     after the end.
-** R3  A waiting side is woken exactly once: when what it waits for is there, or
-**     for the reader after the end; or it withdrew, and is not woken.
+** R3  A waiting side is woken exactly once, by what it waits for, or for the reader
+**     by the end; or it withdrew, and is not woken.
 */
 #ifndef MLI_RING_H
 #define MLI_RING_H
@@ -23,13 +26,12 @@ typedef struct mli_ring {
   mli_message **slots; /* [I] the array; a slot is the writer's, then the reader's */
   uint64_t mask;       /* [I] its size, a power of two, less one */
   unsigned room;       /* [I] the most credit */
-  /* Each side has a cache line that it writes and the other one reads. */
-  _Alignas(64) _Atomic uint64_t head;  /* [A] the writer counts what it has put */
-  _Atomic(mli_waker *) reader;         /* [A] the reader that sleeps, or NULL */
-  atomic_bool ended;                   /* [A] nothing more will be put */
-  _Alignas(64) _Atomic uint64_t limit; /* [A] the reader counts what it has granted */
-  _Atomic(mli_waker *) writer;         /* [A] the writer that sleeps, or NULL */
-  uint64_t tail;                       /* the reader's: what it has taken */
+  _Alignas(64) _Atomic uint64_t put; /* [A] head, and flags: written by the writer */
+  mli_waker *writer;                 /* the writer's: whom to wake when it sleeps */
+  uint64_t head;                     /* the writer's */
+  _Alignas(64) _Atomic uint64_t granted; /* [A] limit, and flags: written by the reader */
+  mli_waker *reader;                     /* the reader's: whom to wake when it sleeps */
+  uint64_t tail, limit;                  /* the reader's */
 } mli_ring;
 
 /* `room` is at least 1. False: out of memory. */
@@ -52,28 +54,20 @@ void mli_ring_end(mli_ring *ring);
 
 /* ---- the reader; none of it blocks ---- */
 
+/* Whether there is a message. */
+bool mli_ring_ready(const mli_ring *ring);
 /* The next message, which passes to the caller, or NULL: there is none now. */
 mli_message *mli_ring_take(mli_ring *ring);
-/* Whether there is one. */
-static inline bool mli_ring_ready(const mli_ring *ring) {
-  return atomic_load(&ring->head) != ring->tail;
-}
-/* Whether anything was ever granted. */
-static inline bool mli_ring_started(const mli_ring *ring) {
-  return atomic_load_explicit(&ring->limit, memory_order_relaxed) > 0;
-}
-/* How many messages were granted and not taken. */
-static inline uint64_t mli_ring_granted(const mli_ring *ring) {
-  return atomic_load_explicit(&ring->limit, memory_order_relaxed) - ring->tail;
-}
+/* Whether the end has come. What was put before it can still be taken. */
+bool mli_ring_ended(const mli_ring *ring);
 /* Grants `n` messages, at most `room`, counted from the next to be taken; what was
 ** granted before stays. May wake the writer. */
 void mli_ring_grant(mli_ring *ring, unsigned n);
+/* How many messages were granted and not taken. */
+static inline uint64_t mli_ring_open(const mli_ring *ring) { return ring->limit - ring->tail; }
 /* True: there is a message, or the end. False: `waker` is woken when there is. */
 bool mli_ring_await_message(mli_ring *ring, mli_waker *waker);
 /* True: the waiting reader will not be woken. False: it is being woken. */
 bool mli_ring_withdraw_reader(mli_ring *ring);
-/* Whether the end has come. What was put before it can still be taken. */
-static inline bool mli_ring_ended(const mli_ring *ring) { return atomic_load(&ring->ended); }
 
 #endif

@@ -109,7 +109,7 @@ static void add_case(lua_State *L, lml_state *S, lml_choice *c, lua_Integer i) {
   bool send = strcmp(what, "send") == 0;
   if (!send && strcmp(what, "receive") != 0)
     lml_misuse(L, "select: case %d: \"send\" or \"receive\" expected, got %s", (int)i,
-               luaL_tolstring(L, 5, NULL));
+               lml_show(L, 5));
   if (send && lua_isnil(L, 6))
     lml_misuse(L, "select: case %d: a value expected: nil cannot be sent", (int)i);
   mli_channel *channel = mli_container(object, mli_channel, object);
@@ -125,7 +125,7 @@ static int l_select(lua_State *L) {
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1))
     if (lua_type(L, 2) != LUA_TNUMBER &&
         !(lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "timeout") == 0))
-      lml_misuse(L, "select: unknown option '%s'", luaL_tolstring(L, 2, NULL));
+      lml_misuse(L, "select: unknown option '%s'", lml_show(L, 2));
   lua_getfield(L, 1, "timeout");
   uint64_t deadline = lml_option_deadline(L, 2, "timeout");
   lua_settop(L, 1);

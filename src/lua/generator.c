@@ -297,7 +297,7 @@ static int collect(lua_State *L, lml_state *S, generator *g, mli_message **carri
                    enum shape shape) {
   lml_feed *feed = g->feed;
   mli_message *m = *carrier = mli_ring_take(&feed->ring);
-  if (m && feed->prefetch && mli_ring_granted(&feed->ring) <= feed->prefetch / 2)
+  if (m && feed->prefetch && mli_ring_open(&feed->ring) <= feed->prefetch / 2)
     mli_ring_grant(&feed->ring, feed->prefetch);
   atomic_store(&feed->pulling, false);
   if (!m && !ended) lml_misuse(L, "another consumer took the item that this pull waited for");
@@ -364,7 +364,7 @@ static int pull(lua_State *L, lml_state *S, uint64_t deadline, enum shape shape)
     lml_await_end(L, S);
     return collect(L, S, g, carrier, ended, shape);
   }
-  if (mli_ring_granted(&feed->ring) == 0) { /* a plain pull sends nothing */
+  if (mli_ring_open(&feed->ring) == 0) { /* a plain pull sends nothing */
     mli_message_free(feed->sent);
     feed->sent = NULL;
   }
@@ -405,9 +405,9 @@ static int pull_with(lua_State *L, const char *what, bool thrown) {
     return collect(L, S, g, carrier, true, FOR_NEXT);
   }
   const char *wrong = NULL;
-  if (mli_ring_granted(&feed->ring) > 0)
+  if (mli_ring_open(&feed->ring) > 0)
     wrong = "an earlier pull is still to be answered: take its item with next() first";
-  else if (!thrown && n > 0 && !lua_isnil(L, 2) && !mli_ring_started(&feed->ring))
+  else if (!thrown && n > 0 && !lua_isnil(L, 2) && feed->ring.limit == 0)
     wrong = "the generator has not come to a yield yet: begin with next()";
   if (wrong) {
     lml_await_end(L, S);

@@ -175,23 +175,44 @@ static uint32_t keep_chunk(lml_state *S, const lua_Debug *ar) {
   return ++S->chunk_count;
 }
 
+static const char place_key; /* registry: the function of S->place_function, kept alive */
+
+/* The chunk of the function that submits is looked up once in a row: to ask Lua for a
+** name costs more than all the rest. */
 uint32_t lml_place(lua_State *L, lml_state *S, uint32_t *line) {
   lua_Debug ar;
-  int level = 1;
-  do {
-    if (!lua_getstack(L, level++, &ar)) return 0;
-    lua_getinfo(L, "Sl", &ar);
-  } while (ar.currentline <= 0 || strncmp(ar.source, "@moonloop/", 10) == 0);
-  *line = (uint32_t)ar.currentline;
-  for (uint32_t i = S->chunk_count; i-- > 0;)
-    if (S->chunks[i].source == ar.source && strcmp(S->chunks[i].name->text, ar.short_src) == 0)
-      return i + 1;
-  return keep_chunk(S, &ar);
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "lf", &ar);
+    const void *function = lua_topointer(L, -1);
+    if (function == S->place_function) {
+      lua_pop(L, 1);
+      *line = (uint32_t)ar.currentline;
+      return S->place_chunk;
+    }
+    lua_getinfo(L, "S", &ar);
+    if (ar.currentline <= 0 || strncmp(ar.source, "@moonloop/", 10) == 0) {
+      lua_pop(L, 1);
+      continue;
+    }
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &place_key);
+    uint32_t chunk = 0;
+    for (uint32_t i = S->chunk_count; i > 0 && !chunk; i--)
+      if (S->chunks[i - 1].source == ar.source &&
+          strcmp(S->chunks[i - 1].name->text, ar.short_src) == 0)
+        chunk = i;
+    if (!chunk) chunk = keep_chunk(S, &ar);
+    S->place_function = function;
+    S->place_chunk = chunk;
+    *line = (uint32_t)ar.currentline;
+    return chunk;
+  }
+  return 0;
 }
 
 void lml_chunks_free(lml_state *S) {
   for (uint32_t i = 0; i < S->chunk_count; i++) mli_release(S->chunks[i].name);
   S->chunk_count = 0;
+  S->place_function = NULL;
 }
 
 const char *lml_chunk_name(lml_state *S, uint32_t chunk) {

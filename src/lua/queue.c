@@ -27,7 +27,7 @@ static void check_options(lua_State *L, int index, const char *what, const char 
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
     int i = 0;
     while (known[i] && !(key && strcmp(key, known[i]) == 0)) i++;
-    if (!known[i]) lml_misuse(L, "%s: unknown option '%s'", what, luaL_tolstring(L, -2, NULL));
+    if (!known[i]) lml_misuse(L, "%s: unknown option '%s'", what, lml_show(L, -2));
   }
 }
 
@@ -39,7 +39,7 @@ static mli_order check_order(lua_State *L, int index) {
       return (mli_order)i;
   return (mli_order)lml_misuse(
     L, "Queue: option 'order': \"fifo\", \"lifo\" or \"priority\" expected, got %s",
-    luaL_tolstring(L, index, NULL));
+    lml_show(L, index));
 }
 
 /* ml.Queue([max or options]) */
@@ -72,7 +72,7 @@ static lua_Number check_priority(lua_State *L, int arg, const mli_channel *queue
   if (queue->order != MLI_PRIORITY)
     lml_misuse(L, "put: only a queue with order = \"priority\" takes a priority");
   if (lua_type(L, arg) != LUA_TNUMBER || isnan(lua_tonumber(L, arg)))
-    lml_misuse(L, "put: priority: number expected, got %s", luaL_tolstring(L, arg, NULL));
+    lml_misuse(L, "put: priority: number expected, got %s", lml_show(L, arg));
   return lua_tonumber(L, arg);
 }
 

@@ -235,6 +235,8 @@ struct lml_state {
     mli_text *name;     /* holds a reference */
   } *chunks;
   uint32_t chunk_count, chunk_room;
+  const void *place_function; /* the function that submitted last, and its chunk */
+  uint32_t place_chunk;
   /* The executor whose worker this state is; NULL: a state of the host. */
   mli_worker *worker;
   mli_counts counts, *count; /* of jobs: `count` is the worker's, or our own */

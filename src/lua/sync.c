@@ -3,6 +3,8 @@
 */
 #include "sync.h"
 
+#include <math.h>
+
 /* ---- handles ---- */
 
 mli_object *lml_sync_check(lua_State *L, lml_state *S, int arg, const mli_type *type) {
@@ -42,12 +44,18 @@ void lml_sync_declare(lua_State *L, const mli_type *type, const luaL_Reg *method
   lua_remove(L, -2);
 }
 
+const char *lml_show(lua_State *L, int arg) {
+  if (lua_isnone(L, arg)) return "no value";
+  if (lua_type(L, arg) == LUA_TNUMBER && isnan(lua_tonumber(L, arg))) return "NaN";
+  return luaL_tolstring(L, arg, NULL);
+}
+
 uint64_t lml_check_whole(lua_State *L, int arg, lua_Integer least, const char *what) {
   int whole = 0;
   lua_Integer n = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &whole) : 0;
   if (!whole || n < least)
     lml_misuse(L, "%s: whole number, %d or more, expected, got %s", what, (int)least,
-               lua_isnone(L, arg) ? "no value" : luaL_tolstring(L, arg, NULL));
+               lml_show(L, arg));
   return (uint64_t)n;
 }
 

@@ -1,0 +1,67 @@
+/*
+** cli.h: what the files of the moonloop program share. There is one program in a
+** process, so what describes it is one static record.
+*/
+#ifndef CLI_H
+#define CLI_H
+
+#include "lua/state.h"
+
+#define CLI_INTERRUPTED 130 /* the exit code after Ctrl-C, as a shell gives it */
+
+/* What the command line asks for. */
+typedef struct cli_options {
+  bool interactive, version, no_environment, help;
+  bool executes; /* there is an -e */
+  int script;    /* the script's index in argv; argc: there is none */
+} cli_options;
+
+typedef struct cli_program {
+  int argc;
+  char **argv;
+  cli_options options;
+  const char *name; /* begins messages; NULL in interactive mode */
+  int code;         /* the exit code */
+  lua_State *main;  /* the main job's coroutine while it runs, else NULL */
+} cli_program;
+
+extern cli_program cli;
+
+/* ---- options.c ---- */
+
+/* Reads argv into the options. False: it is wrong, and that was said. */
+bool cli_read_options(void);
+void cli_print_usage(FILE *to);
+void cli_print_version(void);
+
+/* ---- report.c ---- */
+
+/* "moonloop: message" on stderr. */
+void cli_message(const char *message);
+/* The message handler of chunks: makes the text of a report from the error, or false
+** from the cancel that Ctrl-C caused. */
+int cli_message_handler(lua_State *L);
+/* Prints what the handler made, on top of the stack. */
+void cli_report(lua_State *L);
+
+/* ---- interrupt.c ---- */
+
+/* From here on Ctrl-C cancels the job of this future, once; NULL: it ends the program,
+** as it does by itself. The future stays where it is until the next call. */
+void cli_interrupt_goes_to(lml_state *S, lml_future *u);
+/* Whether Ctrl-C came since a job was last named. */
+bool cli_interrupted(void);
+
+/* ---- script.c, repl.c, terminal.c: steps of the main job ---- */
+
+/* What the main job's stack begins with. */
+enum { CLI_HANDLER = 1, CLI_FUTURE, CLI_FIXED = CLI_FUTURE };
+
+/* The main job: LUA_INIT, the options, the script, the prompt. */
+int cli_main_job(lua_State *L);
+/* The prompt, until the input ends. */
+int cli_repl(lua_State *L);
+/* Waits until stdin, a terminal, has a line; then calls k as lml_await_op does. */
+int cli_await_line(lua_State *L, lua_KFunction k);
+
+#endif

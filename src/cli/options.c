@@ -1,0 +1,75 @@
+/* options.c: the command line, as `lua` reads it. */
+#include <stdio.h>
+#include <string.h>
+#include "cli/cli.h"
+
+static const char usage[] =
+  "usage: %s [options] [script [args]]\n"
+  "Runs a Lua script as a job: what takes time may be waited for at its top level.\n"
+  "Available options are:\n"
+  "  -e stat   execute string 'stat'\n"
+  "  -i        enter interactive mode after executing 'script'\n"
+  "  -l mod    require library 'mod' into global 'mod'\n"
+  "  -l g=mod  require library 'mod' into global 'g'\n"
+  "  -v        show version information\n"
+  "  -E        ignore environment variables\n"
+  "  -W        turn warnings on\n"
+  "  --        stop handling options\n"
+  "  -         stop handling options and execute stdin\n"
+  "  --help    show this text\n";
+
+void cli_print_usage(FILE *to) {
+  fprintf(to, usage, cli.name);
+  fflush(to);
+}
+
+void cli_print_version(void) {
+  printf("moonloop %s  (%s)\n", ml_version(), LUA_RELEASE);
+  fflush(stdout);
+}
+
+static bool bad_option(const char *option) {
+  const char *format = "%s: unrecognized option '%s'\n";
+  if (option[1] == 'e' || option[1] == 'l') format = "%s: '%s' needs argument\n";
+  fprintf(stderr, format, cli.name, option);
+  cli_print_usage(stderr);
+  return false;
+}
+
+/* An option of one letter; moves `*i` over its argument. */
+static bool read_option(int *i) {
+  const char *option = cli.argv[*i];
+  cli_options *o = &cli.options;
+  switch (option[1]) {
+  case 'E': o->no_environment = true; break;
+  case 'i': o->interactive = o->version = true; break;
+  case 'v': o->version = true; break;
+  case 'W': break; /* its turn comes with those of -e and -l */
+  case 'e':
+  case 'l':
+    if (option[1] == 'e') o->executes = true;
+    if (option[2] != '\0') return true;
+    ++*i;
+    return (*i < cli.argc && cli.argv[*i][0] != '-') || bad_option(option);
+  default: return bad_option(option);
+  }
+  return option[2] == '\0' || bad_option(option);
+}
+
+bool cli_read_options(void) {
+  int i = 1;
+  for (; i < cli.argc && cli.argv[i][0] == '-' && cli.argv[i][1] != '\0'; i++) {
+    const char *option = cli.argv[i];
+    if (strcmp(option, "--") == 0) {
+      i++;
+      break;
+    }
+    if (strcmp(option, "--help") == 0) {
+      cli.options.help = true;
+      return true;
+    }
+    if (!read_option(&i)) return false;
+  }
+  cli.options.script = i;
+  return true;
+}

@@ -1,0 +1,154 @@
+/*
+** script.c: the main job. It calls one chunk after the other, as `lua` does: those of
+** LUA_INIT, of -e and -l, the script, and the prompt at last. The first that fails is
+** reported and ends it.
+*/
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "cli/cli.h"
+
+static struct {
+  enum { INIT, OPTIONS, SCRIPT, INPUT, PROMPT, END } stage;
+  int option;         /* the next one, in argv */
+  const char *global; /* of -l: what takes the module */
+} next;
+
+/* ---- the chunks; each function pushes one and its arguments ---- */
+
+/* What is being pushed: how many arguments it has, or one of these. */
+enum { NONE = -1, FAILED = -2 };
+
+static int loaded(lua_State *L, int status) {
+  if (status == LUA_OK) return 0;
+  cli_report(L);
+  cli.code = EXIT_FAILURE;
+  return FAILED;
+}
+
+static int load_text(lua_State *L, const char *text, const char *name) {
+  return loaded(L, luaL_loadbuffer(L, text, strlen(text), name));
+}
+
+static int load_init(lua_State *L) {
+  if (cli.options.no_environment) return NONE;
+  const char *name = "=LUA_INIT_5_4", *init = getenv(name + 1);
+  if (!init) init = getenv((name = "=LUA_INIT") + 1);
+  if (!init) return NONE;
+  return *init == '@' ? loaded(L, luaL_loadfile(L, init + 1)) : load_text(L, init, name);
+}
+
+/* `name` is "module" or "global=module". */
+static int load_library(lua_State *L, const char *name) {
+  const char *equals = strchr(name, '=');
+  lua_getglobal(L, "require");
+  lua_pushstring(L, equals ? equals + 1 : name);
+  next.global = equals ? lua_pushlstring(L, name, (size_t)(equals - name)) : name;
+  if (equals) lua_insert(L, CLI_FIXED + 1); /* the name stays below the call */
+  return 1;
+}
+
+static int load_option(lua_State *L) {
+  while (next.option < cli.options.script) {
+    const char *option = cli.argv[next.option++];
+    char kind = option[1];
+    if (kind == 'W') lua_warning(L, "@on", 0);
+    if (kind != 'e' && kind != 'l') continue;
+    const char *value = option[2] ? option + 2 : cli.argv[next.option++];
+    return kind == 'e' ? load_text(L, value, "=(command line)") : load_library(L, value);
+  }
+  return NONE;
+}
+
+static int load_script(lua_State *L) {
+  int script = cli.options.script;
+  const char *name = cli.argv[script];
+  if (strcmp(name, "-") == 0 && strcmp(cli.argv[script - 1], "--") != 0) name = NULL; /* stdin */
+  int status = loaded(L, luaL_loadfile(L, name));
+  if (status != 0) return status;
+  if (lua_getglobal(L, "arg") != LUA_TTABLE) luaL_error(L, "'arg' is not a table");
+  int table = lua_gettop(L), n = (int)luaL_len(L, table);
+  luaL_checkstack(L, n + 3, "too many arguments to script");
+  for (int i = 1; i <= n; i++) lua_rawgeti(L, table, i);
+  lua_remove(L, table);
+  return n;
+}
+
+static int load_next(lua_State *L) {
+  bool has_script = cli.options.script < cli.argc;
+  int n = NONE;
+  if (next.stage == INIT) {
+    n = load_init(L);
+    next.stage = OPTIONS;
+    next.option = 1;
+  }
+  if (n == NONE && next.stage == OPTIONS && (n = load_option(L)) == NONE) next.stage = SCRIPT;
+  if (n == NONE && next.stage == SCRIPT) {
+    next.stage = INPUT;
+    if (has_script) n = load_script(L);
+  }
+  if (n == NONE && next.stage == INPUT) {
+    next.stage = END;
+    if (cli.options.interactive) {
+      next.stage = PROMPT;
+    } else if (!has_script && !cli.options.executes && !cli.options.version) {
+      if (!isatty(STDIN_FILENO)) return loaded(L, luaL_loadfile(L, NULL));
+      cli_print_version();
+      next.stage = PROMPT;
+    }
+  }
+  return n;
+}
+
+/* ---- the job ---- */
+
+/* True: go on with the next one. */
+static bool chunk_ended(lua_State *L, int status) {
+  bool failed = status != LUA_OK && status != LUA_YIELD;
+  if (failed) {
+    cli_report(L);
+    cli.code = EXIT_FAILURE;
+  } else if (next.global) {
+    lua_setglobal(L, next.global);
+  }
+  next.global = NULL;
+  if (!cli_interrupted()) return !failed;
+  cli_message("interrupted!");
+  cli.code = CLI_INTERRUPTED;
+  return false;
+}
+
+static int end(void) {
+  cli.main = NULL;
+  cli_interrupt_goes_to(NULL, NULL);
+  return 0;
+}
+
+static int chunk_k(lua_State *L, int status, lua_KContext ctx);
+
+static int run_chunks(lua_State *L) {
+  for (;;) {
+    lua_settop(L, CLI_FIXED);
+    int nargs = load_next(L);
+    if (next.stage == PROMPT) return cli_repl(L);
+    if (nargs < 0) return end();
+    int nresults = next.global ? 1 : 0;
+    if (!chunk_ended(L, lua_pcallk(L, nargs, nresults, CLI_HANDLER, 0, chunk_k))) return end();
+  }
+}
+
+static int chunk_k(lua_State *L, int status, lua_KContext ctx) {
+  (void)ctx;
+  return chunk_ended(L, status) ? run_chunks(L) : end();
+}
+
+int cli_main_job(lua_State *L) {
+  lml_state *S = lml_state_of(L);
+  lua_settop(L, 0);
+  lua_pushcfunction(L, cli_message_handler);
+  lml_job_push_future(L, S->current);
+  cli.main = L;
+  cli_interrupt_goes_to(S, lua_touserdata(L, CLI_FUTURE));
+  return run_chunks(L);
+}
