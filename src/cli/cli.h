@@ -5,6 +5,7 @@
 #ifndef CLI_H
 #define CLI_H
 
+#include <stdio.h>
 #include "lua/state.h"
 
 #define CLI_INTERRUPTED 130 /* the exit code after Ctrl-C, as a shell gives it */
@@ -22,7 +23,7 @@ typedef struct cli_program {
   cli_options options;
   const char *name; /* begins messages; NULL in interactive mode */
   int code;         /* the exit code */
-  lua_State *main;  /* the main job's coroutine while it runs, else NULL */
+  lml_future *main; /* the main job's, while its loop runs; else NULL */
 } cli_program;
 
 extern cli_program cli;

@@ -42,13 +42,18 @@ static int evaluate(lua_State *L) {
 
 /* ---- reading one ---- */
 
-/* The lines of a chunk that needs more of them; then its function. */
-#define LINES (CLI_FIXED + 1)
+#define CHUNK (CLI_FIXED + 1) /* what there is of a chunk: its lines, then its function */
 
-static void print_prompt(lua_State *L, const char *global, const char *otherwise) {
-  if (lua_getglobal(L, global) != LUA_TNIL) otherwise = luaL_tolstring(L, -1, NULL);
-  fputs(otherwise, stdout);
+typedef enum { LACKS_LINES, COMPLETE, NO_MORE } progress;
+
+static void print_prompt(lua_State *L) {
+  bool first = lua_gettop(L) < CHUNK;
+  const char *text = first ? "> " : ">> ";
+  if (lua_getglobal(L, first ? "_PROMPT" : "_PROMPT2") != LUA_TNIL)
+    text = luaL_tolstring(L, -1, NULL);
+  fputs(text, stdout);
   fflush(stdout);
+  lua_settop(L, first ? CLI_FIXED : CHUNK);
 }
 
 /* Pushes a line of stdin without its end; false: there is none. */
@@ -58,13 +63,30 @@ static bool read_line(lua_State *L) {
   int c, n = 0;
   for (; (c = getchar()) != EOF && c != '\n'; n++) luaL_addchar(&b, (char)c);
   luaL_pushresult(&b);
-  return c != EOF || n > 0;
+  if (c != EOF || n > 0) return true;
+  lua_pop(L, 1);
+  return false;
 }
 
+/* Pushes the function of the text at the top, or the error message. */
 static bool load(lua_State *L) {
   size_t size;
   const char *text = lua_tolstring(L, -1, &size);
   return luaL_loadbuffer(L, text, size, "=stdin") == LUA_OK;
+}
+
+/* The text at CHUNK becomes a function if it is an expression, or `=` and one. */
+static bool load_expression(lua_State *L) {
+  const char *line = lua_tostring(L, CHUNK);
+  lua_pushfstring(L, "return %s", *line == '=' ? line + 1 : line);
+  if (!load(L)) {
+    if (*line == '=') lua_copy(L, CHUNK + 1, CHUNK);
+    lua_settop(L, CHUNK);
+    return false;
+  }
+  lua_copy(L, -1, CHUNK);
+  lua_settop(L, CHUNK);
+  return true;
 }
 
 /* Does the message at the top say that the chunk only lacks its end? */
@@ -74,38 +96,75 @@ static bool is_incomplete(lua_State *L) {
   return size >= 5 && strcmp(message + size - 5, "<eof>") == 0;
 }
 
-/* Takes the line at the top; `more`: there may be others. True: LINES is now the
-** function of a chunk. */
-static bool take_line(lua_State *L, bool more) {
-  bool first = lua_gettop(L) == LINES;
-  const char *line = lua_tostring(L, -1);
-  if (!first) {
+static progress take_line(lua_State *L) {
+  bool first = lua_gettop(L) < CHUNK, come = read_line(L);
+  if (!come && first) return NO_MORE;
+  if (first && load_expression(L)) return COMPLETE;
+  if (!first && come) {
     lua_pushliteral(L, "\n");
     lua_insert(L, -2);
     lua_concat(L, 3);
-  } else {
-    if (*line == '=') {
-      lua_pushstring(L, line + 1);
-      lua_replace(L, LINES);
-    }
-    lua_pushfstring(L, "return %s", lua_tostring(L, LINES));
-    if (load(L)) {
-      lua_replace(L, LINES);
-      lua_settop(L, LINES);
-      return true;
-    }
-    lua_settop(L, LINES);
-    if (line[0] == '=') ;
   }
   if (load(L)) {
-    lua_replace(L, LINES);
-    return true;
+    lua_replace(L, CHUNK);
+    return COMPLETE;
   }
-  if (more && is_incomplete(L)) {
-    lua_settop(L, LINES);
-    return false;
+  if (come && is_incomplete(L)) {
+    lua_settop(L, CHUNK);
+    return LACKS_LINES;
   }
   cli_report(L);
   lua_settop(L, CLI_FIXED);
-  return false;
+  return LACKS_LINES;
+}
+
+/* ---- the step ---- */
+
+static int prompt(lua_State *L);
+
+static int chunk_ended(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  lml_state *S = lml_state_of(L);
+  lml_await_end(L, S);
+  mli_future_observe(lml_future_core(lua_touserdata(L, CHUNK)));
+  if (cli_interrupted()) cli_message("interrupted!");
+  cli_interrupt_goes_to(S, cli.main);
+  lua_settop(L, CLI_FIXED);
+  return prompt(L);
+}
+
+static int go_on(lua_State *L, progress p) {
+  if (p == LACKS_LINES) return prompt(L);
+  if (p == NO_MORE) {
+    printf("\n");
+    return 0;
+  }
+  lml_state *S = lml_state_of(L);
+  lua_pushcfunction(L, evaluate);
+  lua_insert(L, CHUNK);
+  lml_job_spawn(L, S, 1);
+  cli_interrupt_goes_to(S, lua_touserdata(L, CHUNK));
+  return lml_await_future(L, S, CHUNK, MLI_FOREVER, chunk_ended, 0);
+}
+
+static int line_come(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  lml_op_drop(lua_touserdata(L, -1));
+  lua_pop(L, 1);
+  return go_on(L, take_line(L));
+}
+
+static int prompt(lua_State *L) {
+  progress p;
+  do {
+    print_prompt(L);
+    if (isatty(STDIN_FILENO)) return cli_await_line(L, line_come);
+    p = take_line(L);
+  } while (p == LACKS_LINES);
+  return go_on(L, p);
+}
+
+int cli_repl(lua_State *L) {
+  cli.name = NULL;
+  return prompt(L);
 }

@@ -103,44 +103,30 @@ static int load_next(lua_State *L) {
 
 /* ---- the job ---- */
 
-/* True: go on with the next one. */
-static bool chunk_ended(lua_State *L, int status) {
-  bool failed = status != LUA_OK && status != LUA_YIELD;
-  if (failed) {
-    cli_report(L);
-    cli.code = EXIT_FAILURE;
-  } else if (next.global) {
-    lua_setglobal(L, next.global);
-  }
-  next.global = NULL;
-  if (!cli_interrupted()) return !failed;
-  cli_message("interrupted!");
-  cli.code = CLI_INTERRUPTED;
-  return false;
-}
-
-static int end(void) {
-  cli.main = NULL;
-  cli_interrupt_goes_to(NULL, NULL);
-  return 0;
-}
-
 static int chunk_k(lua_State *L, int status, lua_KContext ctx);
 
-static int run_chunks(lua_State *L) {
+/* A chunk has ended: the next one, unless it failed. */
+static int go_on(lua_State *L, int status) {
   for (;;) {
+    if (status != LUA_OK && status != LUA_YIELD) {
+      cli_report(L);
+      cli.code = EXIT_FAILURE;
+      return 0;
+    }
+    if (cli_interrupted()) return 0;
+    if (next.global) lua_setglobal(L, next.global);
+    next.global = NULL;
     lua_settop(L, CLI_FIXED);
     int nargs = load_next(L);
     if (next.stage == PROMPT) return cli_repl(L);
-    if (nargs < 0) return end();
-    int nresults = next.global ? 1 : 0;
-    if (!chunk_ended(L, lua_pcallk(L, nargs, nresults, CLI_HANDLER, 0, chunk_k))) return end();
+    if (nargs < 0) return 0;
+    status = lua_pcallk(L, nargs, next.global ? 1 : 0, CLI_HANDLER, 0, chunk_k);
   }
 }
 
 static int chunk_k(lua_State *L, int status, lua_KContext ctx) {
   (void)ctx;
-  return chunk_ended(L, status) ? run_chunks(L) : end();
+  return go_on(L, status);
 }
 
 int cli_main_job(lua_State *L) {
@@ -148,7 +134,7 @@ int cli_main_job(lua_State *L) {
   lua_settop(L, 0);
   lua_pushcfunction(L, cli_message_handler);
   lml_job_push_future(L, S->current);
-  cli.main = L;
-  cli_interrupt_goes_to(S, lua_touserdata(L, CLI_FUTURE));
-  return run_chunks(L);
+  cli.main = lua_touserdata(L, CLI_FUTURE);
+  cli_interrupt_goes_to(S, cli.main);
+  return go_on(L, LUA_OK);
 }

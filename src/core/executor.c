@@ -520,7 +520,8 @@ void mli_executor_join(mli_executor *ex) {
   for (unsigned i = 0;; i++) {
     mli_lock_acquire(&ex->lock);
     mli_worker *w = i < ex->count ? ex->workers[i] : NULL;
-    bool join = w && w->started && !w->gone && !w->joined && !pthread_equal(w->thread, pthread_self());
+    bool join = w && w->started && !w->gone && !w->joined &&
+                !pthread_equal(w->thread, pthread_self());
     if (join) w->joined = true;
     mli_lock_release(&ex->lock);
     if (!w) return;

@@ -28,18 +28,18 @@ typedef struct mli_task mli_task;
 
 /* A piece of work on its way, and the future of its outcome. */
 struct mli_task {
-  mli_future future; /* its object: the task lives as long as anyone holds the future */
-  mli_node node;     /* to the loop, or in the pool's queue */
-  mli_executor *executor; /* [I] holds a reference */
-  mli_message *payload;   /* what to run: passes to who starts it */
-  mli_message *context;   /* [I] the submitter's context variables, or NULL */
-  uint64_t submitted_at;  /* [I] ns */
-  uint64_t timeout;       /* [I] ns from its start, or MLI_FOREVER */
-  void *runner;           /* [L] of the layer above: the job that runs it */
-  mli_node cancel_node;   /* the request to cancel it, to its loop */
-  mli_worker *worker;     /* loops: [I] once posted. Pools: [M] of the executor, while it runs */
-  uint32_t line;          /* [I] where it was submitted; 0: unknown */
-  char name[MLI_NAME_MAX];   /* [I] "" if none was given */
+  mli_future future;       /* its object: the task lives as long as anyone holds the future */
+  mli_node node;           /* to the loop, or in the pool's queue */
+  mli_executor *executor;  /* [I] holds a reference */
+  mli_message *payload;    /* what to run: passes to who starts it */
+  mli_message *context;    /* [I] the submitter's context variables, or NULL */
+  uint64_t submitted_at;   /* [I] ns */
+  uint64_t timeout;        /* [I] ns from its start, or MLI_FOREVER */
+  void *runner;            /* [L] of the layer above: the job that runs it */
+  mli_node cancel_node;    /* the request to cancel it, to its loop */
+  mli_worker *worker;      /* loops: [I] once posted. Pools: [M] of the executor, while it runs */
+  uint32_t line;           /* [I] where it was submitted; 0: unknown */
+  char name[MLI_NAME_MAX]; /* [I] "" if none was given */
   mli_text *chunk;         /* [I] the chunk in which that is; a reference, or NULL */
 };
 
@@ -61,8 +61,8 @@ typedef struct mli_executor_class {
   ** executor's lock: sets flags and wakes, no more. */
   void (*cancel)(mli_worker *w, mli_task *task);
   /* Loops only. */
-  bool (*turn)(mli_worker *w);  /* a share of the ready work; true: there is more */
-  bool (*idle)(mli_worker *w);  /* no task is left */
+  bool (*turn)(mli_worker *w);       /* a share of the ready work; true: there is more */
+  bool (*idle)(mli_worker *w);       /* no task is left */
   void (*cancel_all)(mli_worker *w); /* cancel what runs here */
 } mli_executor_class;
 
@@ -85,8 +85,8 @@ struct mli_worker {
   atomic_uint load;       /* [A] tasks posted and not settled: loops only */
   mli_counts counts;      /* [A] written by its own thread only */
   pthread_t thread;
-  bool started, joined;  /* [M] */
-  bool gone;             /* [M] of a pool: it ended for want of work */
+  bool started, joined; /* [M] */
+  bool gone;            /* [M] of a pool: it ended for want of work */
   /* loops */
   mli_node close_node;
   bool closing; /* [L] */
@@ -102,23 +102,23 @@ struct mli_executor {
   void *user;                      /* [I] of the layer above: freed by `free_user` */
   void (*free_user)(void *user);
   char name[MLI_NAME_MAX];
-  unsigned size;  /* [I] loops, or the most workers */
-  bool loops;     /* [I] */
+  unsigned size;           /* [I] loops, or the most workers */
+  bool loops;              /* [I] */
   atomic_ullong submitted; /* [A] */
   atomic_ullong dropped;   /* [A] tasks cancelled in a pool's queue */
-  atomic_uint users;    /* [A] handles that keep it open */
-  atomic_bool closing;  /* [A] */
-  atomic_bool cancel;   /* [A] closing and cancelling what is left */
-  bool bounded;         /* [I] `slots` counts */
-  mli_sem slots;        /* max_pending */
-  mli_future *ended;    /* [I] settles when the last thread is gone */
-  mli_lock lock;        /* a leaf: what follows */
-  mli_worker **workers; /* [M] of a pool; fixed for loops */
+  atomic_uint users;       /* [A] handles that keep it open */
+  atomic_bool closing;     /* [A] */
+  atomic_bool cancel;      /* [A] closing and cancelling what is left */
+  bool bounded;            /* [I] `slots` counts */
+  mli_sem slots;           /* max_pending */
+  mli_future *ended;       /* [I] settles when the last thread is gone */
+  mli_lock lock;           /* a leaf: what follows */
+  mli_worker **workers;    /* [M] of a pool; fixed for loops */
   unsigned count, room;
-  unsigned alive;   /* [M] workers that will look for tasks */
-  unsigned threads; /* [M] that have not left */
-  mli_worker *idle;         /* [M] workers without work, latest first */
-  mli_node *queue, **last;  /* [M] tasks of a pool */
+  unsigned alive;          /* [M] workers that will look for tasks */
+  unsigned threads;        /* [M] that have not left */
+  mli_worker *idle;        /* [M] workers without work, latest first */
+  mli_node *queue, **last; /* [M] tasks of a pool */
 };
 
 /* Makes an executor and, for loops, starts its threads. `max_pending` 0: no

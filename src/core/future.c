@@ -125,7 +125,8 @@ bool mli_future_cancel(mli_future *f, mli_message *reason) {
   unlock(f);
   if (!first) mli_message_free(reason);
   if (settled) return false;
-  if (first && !settle(f, MLI_PENDING, MLI_STOPPED, NULL, NULL, ML_OK) && f->on_cancel) f->on_cancel(f);
+  if (first && !settle(f, MLI_PENDING, MLI_STOPPED, NULL, NULL, ML_OK) && f->on_cancel)
+    f->on_cancel(f);
   return true;
 }
 

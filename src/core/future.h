@@ -42,17 +42,17 @@ extern const mli_type mli_future_type;
 
 struct mli_future {
   mli_object object;
-  atomic_uint state;     /* [A] mli_state; outcome may be read when settled */
-  atomic_bool observed;  /* [A] someone asked for the outcome */
-  atomic_bool asked;     /* [A] someone asked to cancel it */
-  bool shared;           /* [I] threads may hold it: then the lock is used */
-  uint8_t status;        /* ml_status of a failure without an outcome: the core's own */
-  mli_lock lock;         /* a leaf */
-  mli_watcher *watchers, **last; /* [M] in the order they came */
+  atomic_uint state;                /* [A] mli_state; outcome may be read when settled */
+  atomic_bool observed;             /* [A] someone asked for the outcome */
+  atomic_bool asked;                /* [A] someone asked to cancel it */
+  bool shared;                      /* [I] threads may hold it: then the lock is used */
+  uint8_t status;                   /* ml_status of a failure without an outcome: the core's own */
+  mli_lock lock;                    /* a leaf */
+  mli_watcher *watchers, **last;    /* [M] in the order they came */
   void (*on_cancel)(mli_future *f); /* [I] asks whoever runs it; any thread, may be NULL */
-  mli_message *reason;   /* [M] why it was cancelled; fixed once `asked` */
-  mli_message *outcome;  /* values, or the error value; read-only once settled */
-  char *traceback;       /* of a failure; owned; read-only once settled */
+  mli_message *reason;              /* [M] why it was cancelled; fixed once `asked` */
+  mli_message *outcome;             /* values, or the error value; read-only once settled */
+  char *traceback;                  /* of a failure; owned; read-only once settled */
 };
 
 /* In the caller's memory. `type` destroys what it is embedded in and must call

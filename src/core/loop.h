@@ -50,7 +50,7 @@ struct mli_loop {
   uv_loop_t uv;
   mli_wheel wheel;
   mli_service *services;
-  mli_node *incoming;        /* taken from the mailbox, not delivered yet */
+  mli_node *incoming; /* taken from the mailbox, not delivered yet */
   uv_poll_t wake;
   uv_prepare_t prepare;
   uv_check_t check;

@@ -26,9 +26,9 @@ struct mli_waker {
 typedef struct mli_op mli_op;
 
 typedef struct mli_op_class {
-  const char *name;             /* what a job waits for: "tcp read" */
-  void (*start)(mli_op *op);    /* on the loop; may end it at once */
-  void (*abort)(mli_op *op);    /* on the loop, begun and not ended: end it soon */
+  const char *name;          /* what a job waits for: "tcp read" */
+  void (*start)(mli_op *op); /* on the loop; may end it at once */
+  void (*abort)(mli_op *op); /* on the loop, begun and not ended: end it soon */
 } mli_op_class;
 
 struct mli_op {

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -48,6 +49,8 @@ static bool has_env_proxy(void) {
 
 /* libcurl stays initialized until the process ends: other code may use it too. */
 static void initialize(void) {
+  /* The process may exit while loops run: OpenSSL must not clean up under them. */
+  OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, NULL);
   if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) return;
   const curl_version_info_data *curl = curl_version_info(CURLVERSION_NOW);
   features.version = curl->version_num;

@@ -77,8 +77,9 @@ static int refuse(lua_State *L, lml_state *S, const char *what, lua_State *at, i
 
 static void check_can_yield(lua_State *L, lml_state *S, const char *what) {
   if (S->closing)
-    lml_misuse(L, "cannot wait (%s) while a coroutine is being closed: its __close cannot be suspended",
-               what);
+    lml_misuse(
+      L, "cannot wait (%s) while a coroutine is being closed: its __close cannot be suspended",
+      what);
   if (L != S->running) {
     if (!lua_isyieldable(L)) refuse(L, S, what, L, 1);
     lml_misuse(L,
@@ -153,8 +154,10 @@ void lml_check_wait(lua_State *L, lml_state *S, const char *what) {
   }
   if (S->closed) lml_misuse(L, "cannot wait (%s): this Lua state is closing", what);
   if (mli_loop_self())
-    lml_misuse(L, "cannot wait (%s) on a loop's thread outside a job: it would block the loop", what);
-  if (S->scope && lml_scope_expire(S->scope)) lml_raise_cancelled(L, S, lml_scope_cancelled(S->scope));
+    lml_misuse(L, "cannot wait (%s) on a loop's thread outside a job: it would block the loop",
+               what);
+  if (S->scope && lml_scope_expire(S->scope))
+    lml_raise_cancelled(L, S, lml_scope_cancelled(S->scope));
   if (task_cancelled(S)) raise_task_cancelled(L, S);
 }
 
@@ -496,9 +499,8 @@ static int l_in_job(lua_State *L) {
 
 void lml_await_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "sleep", l_sleep }, { "checkpoint", l_checkpoint }, { "now", l_now },
-    { "poll", l_poll },   { "in_job", l_in_job },
-    { "check_wait", l_check_wait }, { NULL, NULL },
+    { "sleep", l_sleep },   { "checkpoint", l_checkpoint }, { "now", l_now }, { "poll", l_poll },
+    { "in_job", l_in_job }, { "check_wait", l_check_wait }, { NULL, NULL },
   };
   lml_setfuncs(L, functions);
 }

@@ -55,8 +55,9 @@ static int l_new_id(lua_State *L) {
 }
 
 void lml_context_open(lua_State *L) {
-  static const luaL_Reg functions[] = {
-    { "context", l_context }, { "set_context", l_set_context }, { "new_id", l_new_id }, { NULL, NULL }
-  };
+  static const luaL_Reg functions[] = { { "context", l_context },
+                                        { "set_context", l_set_context },
+                                        { "new_id", l_new_id },
+                                        { NULL, NULL } };
   lml_setfuncs(L, functions);
 }

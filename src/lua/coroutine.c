@@ -22,7 +22,8 @@ static int l_yield(lua_State *L);
 ** upvalue) other than our yield. */
 static bool is_waiting(lml_state *S, lua_State *co) {
   lua_Debug ar;
-  if (lua_status(co) != LUA_YIELD || !lua_checkstack(co, 2) || !lua_getstack(co, 0, &ar)) return false;
+  if (lua_status(co) != LUA_YIELD || !lua_checkstack(co, 2) || !lua_getstack(co, 0, &ar))
+    return false;
   lua_getinfo(co, "f", &ar);
   lua_CFunction f = lua_tocfunction(co, -1);
   bool waiting = false;

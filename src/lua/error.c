@@ -9,7 +9,8 @@
 #include "state.h"
 
 static void push_metatable(lua_State *L) {
-  if (luaL_getmetatable(L, LML_ERROR) == LUA_TNIL) luaL_error(L, "moonloop is not open in this state");
+  if (luaL_getmetatable(L, LML_ERROR) == LUA_TNIL)
+    luaL_error(L, "moonloop is not open in this state");
 }
 
 void lml_error_push(lua_State *L, const char *code, const char *format, ...) {

@@ -530,7 +530,8 @@ static mli_executor *make(lua_State *L, const char *name, bool loops, unsigned s
   mli_executor *ex;
   ml_status status = mli_executor_new(&ex, &options);
   if (status == ML_MEMORY) luaL_error(L, "not enough memory");
-  if (status != ML_OK) luaL_error(L, "cannot start the threads of executor '%s': %s", name, strerror(errno));
+  if (status != ML_OK)
+    luaL_error(L, "cannot start the threads of executor '%s': %s", name, strerror(errno));
   mli_executor_use(ex);
   h->object = &ex->object;
   lua_remove(L, -2);
@@ -568,8 +569,8 @@ static int l_executor(lua_State *L) {
   const char *kind = luaL_checkstring(L, 1), *name = luaL_checkstring(L, 2);
   lua_Integer size = luaL_checkinteger(L, 3), max_pending = luaL_optinteger(L, 4, 0);
   int n = lua_gettop(L) - 4;
-  mli_executor *ex = make(L, name, strcmp(kind, "async") == 0, (unsigned)size, (uint64_t)max_pending, 5,
-                          n > 0 ? n : 0);
+  mli_executor *ex = make(L, name, strcmp(kind, "async") == 0, (unsigned)size,
+                          (uint64_t)max_pending, 5, n > 0 ? n : 0);
   own(L, S, ex);
   return 1;
 }
@@ -668,7 +669,8 @@ static int l_set_default(lua_State *L) {
   mli_executor *ex = NULL;
   if (!lua_isnoneornil(L, 1)) {
     ex = lml_executor_check(L, 1);
-    if (!ex->loops) return lml_misuse(L, "set_event_loop: only an AsyncExecutor can be the event loop");
+    if (!ex->loops)
+      return lml_misuse(L, "set_event_loop: only an AsyncExecutor can be the event loop");
     mli_executor_use(ex);
     mli_object_retain(&ex->object);
   }
@@ -692,7 +694,8 @@ void lml_host_enter(void) {
 /* Says on stderr what keeps an executor from ending. */
 static void complain(mli_executor *ex) {
   char text[1024];
-  int n = snprintf(text, sizeof text, "moonloop: executor '%s' did not stop within %d s of its state's closing:",
+  int n = snprintf(text, sizeof text,
+                   "moonloop: executor '%s' did not stop within %d s of its state's closing:",
                    ex->name, (int)(CLOSE_GRACE / MLI_SECOND));
   mli_lock_acquire(&ex->lock);
   for (unsigned i = 0; i < ex->count && n < (int)sizeof text; i++) {
@@ -764,7 +767,7 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
   task->timeout = timeout;
   uint32_t chunk = lml_place(L, S, &task->line);
   if (chunk) task->chunk = mli_retain(S->chunks[chunk - 1].name);
-  const char *name = lua_type(L, SUBMIT_NAME) == LUA_TSTRING ? lua_tostring(L, SUBMIT_NAME)
+  const char *name = lua_type(L, SUBMIT_NAME) == LUA_TSTRING  ? lua_tostring(L, SUBMIT_NAME)
                      : lua_type(L, SUBMIT_JOB) == LUA_TSTRING ? lua_tostring(L, SUBMIT_JOB)
                                                               : NULL;
   if (name) snprintf(task->name, sizeof task->name, "%s", name);
@@ -772,7 +775,8 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
   if (status != ML_OK) {
     mli_future_observe(&task->future);
     if (status == ML_CLOSED) return closed_error(L, ex);
-    return lml_raise(L, ml_status_name(status), "cannot start a thread for the job: %s", strerror(errno));
+    return lml_raise(L, ml_status_name(status), "cannot start a thread for the job: %s",
+                     strerror(errno));
   }
   return 1;
 }
@@ -840,7 +844,8 @@ static int l_submit_opened(lua_State *L) {
 static int l_try_submit_opened(lua_State *L) {
   lml_state *S = lml_upstate(L);
   mli_executor *ex = check_submit(L, S);
-  if (atomic_load(&ex->closing)) return lml_fail(L, "closed", "executor '%s' is shut down", ex->name);
+  if (atomic_load(&ex->closing))
+    return lml_fail(L, "closed", "executor '%s' is shut down", ex->name);
   if (ex->bounded && !mli_sem_try(&ex->slots))
     return lml_fail(L, "busy", "executor '%s' has as many jobs as max_pending allows", ex->name);
   return submit_with_slot(L, S, ex);
@@ -950,7 +955,10 @@ static void push_job(lua_State *L, lml_state *S, lml_job *job) {
   lua_pushstring(L, lml_job_name(job, name, sizeof name));
   lua_setfield(L, -2, "name");
   bool parked = job->await.parked;
-  lua_pushstring(L, !job->started ? "queued" : parked ? "parked" : S->current == job ? "running" : "ready");
+  lua_pushstring(L, !job->started       ? "queued"
+                    : parked            ? "parked"
+                    : S->current == job ? "running"
+                                        : "ready");
   lua_setfield(L, -2, "state");
   if (parked) {
     lua_pushstring(L, job->await.what);
@@ -967,7 +975,8 @@ static void push_job(lua_State *L, lml_state *S, lml_job *job) {
     }
   uint32_t line = job->task ? job->task->line : job->line;
   if (line) {
-    lua_pushfstring(L, "%s:%d", job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->chunk), (int)line);
+    lua_pushfstring(
+      L, "%s:%d", job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->chunk), (int)line);
     lua_setfield(L, -2, "submitted_at");
   }
   if (job->co && job->started) {
@@ -1034,7 +1043,10 @@ static int l_ask_jobs(lua_State *L) {
   mli_executor *ex = lml_executor_check(L, 1);
   lua_newtable(L);
   if (!ex->loops) {
-    struct { char name[MLI_NAME_MAX]; bool running; } list[256];
+    struct {
+      char name[MLI_NAME_MAX];
+      bool running;
+    } list[256];
     int n = 0;
     mli_lock_acquire(&ex->lock);
     for (unsigned i = 0; i < ex->count && n < 256; i++)
@@ -1092,7 +1104,8 @@ static int ex_gc(lua_State *L) {
 }
 
 static int ex_eq(lua_State *L) {
-  mli_object *a = lml_handle_test(L, 1, &mli_executor_type), *b = lml_handle_test(L, 2, &mli_executor_type);
+  mli_object *a = lml_handle_test(L, 1, &mli_executor_type),
+             *b = lml_handle_test(L, 2, &mli_executor_type);
   lua_pushboolean(L, a && a == b);
   return 1;
 }
@@ -1132,16 +1145,25 @@ static int ex_kind(lua_State *L) {
 
 void lml_executor_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "executor", l_executor },       { "default_executor", l_default_executor },
-    { "set_default", l_set_default }, { "default_pool", l_default_pool },
-    { "submit", l_submit },           { "try_submit", l_try_submit },
-    { "submit_opened", l_submit_opened }, { "try_submit_opened", l_try_submit_opened },
+    { "executor", l_executor },
+    { "default_executor", l_default_executor },
+    { "set_default", l_set_default },
+    { "default_pool", l_default_pool },
+    { "submit", l_submit },
+    { "try_submit", l_try_submit },
+    { "submit_opened", l_submit_opened },
+    { "try_submit_opened", l_try_submit_opened },
     { "submit_other", l_submit_other },
-    { "shutdown", l_shutdown },       { "join", l_join },
-    { "is_own", l_is_own },           { "stats", l_stats },
-    { "ask_jobs", l_ask_jobs },       { "own_jobs", l_own_jobs },
-    { "on_error", lml_on_error },     { "executor_name", ex_name },
-    { "executor_kind", ex_kind },     { "in_worker", l_in_worker },
+    { "shutdown", l_shutdown },
+    { "join", l_join },
+    { "is_own", l_is_own },
+    { "stats", l_stats },
+    { "ask_jobs", l_ask_jobs },
+    { "own_jobs", l_own_jobs },
+    { "on_error", lml_on_error },
+    { "executor_name", ex_name },
+    { "executor_kind", ex_kind },
+    { "in_worker", l_in_worker },
     { "is_executor", l_is_executor },
     { NULL, NULL },
   };

@@ -228,7 +228,8 @@ void lml_future_push_error(lua_State *L, lml_state *S, int index) {
 /* Remembers whose error is raised here, for the joined traceback. */
 static void join_traceback(lua_State *L, lml_state *S, mli_future *f) {
   char name[96];
-  const char *who = S->current ? lml_job_title(S->current, name, sizeof name) : "the calling thread";
+  const char *who = S->current ? lml_job_title(S->current, name, sizeof name)
+                               : "the calling thread";
   char *text = NULL;
   if (f->traceback && asprintf(&text, "%s\nawaited by %s", f->traceback, who) < 0) text = NULL;
   lml_join(L, S, text);
@@ -256,7 +257,8 @@ static void timeout_error(lua_State *L, lml_future *u) {
 
 static bool waits_for_itself(lml_state *S, lml_future *u) {
   if (S->current)
-    return S->current->task ? lml_future_core(u) == &S->current->task->future : S->current->fut == u;
+    return S->current->task ? lml_future_core(u) == &S->current->task->future
+                            : S->current->fut == u;
   return S->task && lml_future_core(u) == &S->task->future;
 }
 
@@ -468,7 +470,7 @@ static int f_cancelled(lua_State *L) {
 typedef struct callback {
   lml_letter letter;
   mli_watcher watcher;
-  lml_inbox *inbox; /* of the state that added it; holds a reference */
+  lml_inbox *inbox;     /* of the state that added it; holds a reference */
   int function, future; /* registry references there */
 } callback;
 
@@ -610,17 +612,24 @@ static int l_is_future(lua_State *L) {
 
 void lml_future_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-    { "result", f_result },       { "wait", f_wait },
-    { "exception", f_exception }, { "traceback", f_traceback },
-    { "cancel", f_cancel },       { "cancel_and_wait", f_cancel_and_wait },
-    { "done", f_done },           { "running", f_running },
-    { "cancelled", f_cancelled }, { "add_done_callback", f_add_done_callback },
+    { "result", f_result },
+    { "wait", f_wait },
+    { "exception", f_exception },
+    { "traceback", f_traceback },
+    { "cancel", f_cancel },
+    { "cancel_and_wait", f_cancel_and_wait },
+    { "done", f_done },
+    { "running", f_running },
+    { "cancelled", f_cancelled },
+    { "add_done_callback", f_add_done_callback },
     { NULL, NULL },
   };
-  static const luaL_Reg metamethods[] = { { "__tostring", f_tostring }, { "__eq", f_eq }, { NULL, NULL } };
-  static const luaL_Reg functions[] = {
-    { "abandon", l_abandon }, { "is_future", l_is_future }, { NULL, NULL }
-  };
+  static const luaL_Reg metamethods[] = { { "__tostring", f_tostring },
+                                          { "__eq", f_eq },
+                                          { NULL, NULL } };
+  static const luaL_Reg functions[] = { { "abandon", l_abandon },
+                                        { "is_future", l_is_future },
+                                        { NULL, NULL } };
   lml_state *S = lml_state_of(L);
   lml_setfuncs(L, functions);
   lua_newtable(L);

@@ -82,7 +82,8 @@ void lml_handle_push(lua_State *L, mli_object *object) {
   lml_handle *h = lml_handle_new(L, object->type);
   mli_object_retain(object);
   h->object = object;
-  if (object->type == &mli_executor_type) mli_executor_use(mli_container(object, mli_executor, object));
+  if (object->type == &mli_executor_type)
+    mli_executor_use(mli_container(object, mli_executor, object));
   lua_pushvalue(L, -1);
   lua_rawsetp(L, -3, object);
   lua_remove(L, -2);
@@ -123,7 +124,8 @@ mli_object *lml_handle_export(lua_State *L, int index) {
     for (unsigned i = 0; i < S->type_count; i++)
       if (S->types[i].metatable == metatable) known = true;
     if (!known || !h->object) return NULL;
-    if (lml_future_test(L, S, index) && lml_future_is_local((lml_future *)h)) lml_future_share(L, S, index);
+    if (lml_future_test(L, S, index) && lml_future_is_local((lml_future *)h))
+      lml_future_share(L, S, index);
   }
   push_handles(L);
   lua_pushvalue(L, index);

@@ -8,14 +8,14 @@
 
 struct lml_inbox {
   mli_object object;
-  mli_lock lock;            /* a leaf: what follows */
+  mli_lock lock; /* a leaf: what follows */
   lml_letter *first, **last;
   bool closed;
-  bool posted;              /* `node` is on its way */
-  mli_loop *loop;           /* the state's loop, while one runs; holds a reference */
+  bool posted;    /* `node` is on its way */
+  mli_loop *loop; /* the state's loop, while one runs; holds a reference */
   mli_node node;
-  mli_parker *parker;       /* [I] */
-  lml_state *S;             /* for the loop's thread */
+  mli_parker *parker; /* [I] */
+  lml_state *S;       /* for the loop's thread */
 };
 
 static void inbox_destroy(mli_object *object) {

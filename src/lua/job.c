@@ -343,7 +343,8 @@ void lml_resolve(lua_State *L, int index) {
     const char *dot = strchr(field, '.');
     size_t n = dot ? (size_t)(dot - field) : strlen(field);
     if (!lua_istable(L, -1) && luaL_getmetafield(L, -1, "__index") == LUA_TNIL)
-      luaL_error(L, "job \"%s\": cannot look up '%s' in a %s value", name, field, luaL_typename(L, -1));
+      luaL_error(L, "job \"%s\": cannot look up '%s' in a %s value", name, field,
+                 luaL_typename(L, -1));
     else if (!lua_istable(L, -1))
       lua_pop(L, 1);
     lua_pushlstring(L, field, n);
@@ -373,7 +374,7 @@ static int base_k(lua_State *L, int status, lua_KContext ctx) {
   job->failed = status != LUA_OK && status != LUA_YIELD;
   if (job->task)
     job->S->outcome = lml_encode(L, FIRST, lua_gettop(L) - FIRST + 1,
-                              job->failed ? LML_ERROR_VALUE : LML_RESULTS);
+                                 job->failed ? LML_ERROR_VALUE : LML_RESULTS);
   return lua_gettop(L);
 }
 
@@ -599,13 +600,15 @@ static mli_state failure_state(lua_State *L, lml_job *job) {
   job->S->outcome = NULL;
   if (!job->root.timed_out) return MLI_STOPPED;
   char name[96];
-  lml_error_push(L, "timeout", "%s ran longer than its timeout", lml_job_title(job, name, sizeof name));
+  lml_error_push(L, "timeout", "%s ran longer than its timeout",
+                 lml_job_title(job, name, sizeof name));
   lua_xmove(L, co, 1);
   lua_replace(co, FIRST);
   return MLI_FAILED;
 }
 
-static void settle_task(lua_State *L, lml_state *S, lml_job *job, mli_state state, char *traceback) {
+static void settle_task(lua_State *L, lml_state *S, lml_job *job, mli_state state,
+                        char *traceback) {
   mli_task *task = job->task;
   mli_message *outcome = job->S->outcome;
   job->S->outcome = NULL;

@@ -52,7 +52,8 @@ static int settle(lua_State *L, mli_state state, int first, lml_cargo cargo) {
   mli_message *outcome = lml_encode(L, first, lua_gettop(L) - first + 1, cargo);
   if (!mli_future_settle(p->future, state, outcome, NULL))
     return luaL_error(L, "the promise is settled already (%s)",
-                      mli_future_state(p->future) == MLI_STOPPED ? "it was cancelled" : "once is all");
+                      mli_future_state(p->future) == MLI_STOPPED ? "it was cancelled"
+                                                                 : "once is all");
   return 0;
 }
 
@@ -88,7 +89,8 @@ static int p_gc(lua_State *L) {
 
 static int p_tostring(lua_State *L) {
   promise *p = check_promise(L);
-  lua_pushfstring(L, "promise: %p (%s)", (void *)p, mli_future_settled(p->future) ? "settled" : "pending");
+  lua_pushfstring(L, "promise: %p (%s)", (void *)p,
+                  mli_future_settled(p->future) ? "settled" : "pending");
   return 1;
 }
 
@@ -100,7 +102,9 @@ static int p_eq(lua_State *L) {
 
 void lml_promise_open(lua_State *L) {
   static const luaL_Reg functions[] = { { "promise", l_promise }, { NULL, NULL } };
-  static const luaL_Reg methods[] = { { "set_result", p_set_result }, { "set_error", p_set_error }, { NULL, NULL } };
+  static const luaL_Reg methods[] = { { "set_result", p_set_result },
+                                      { "set_error", p_set_error },
+                                      { NULL, NULL } };
   static const luaL_Reg metamethods[] = {
     { "__gc", p_gc }, { "__eq", p_eq }, { "__tostring", p_tostring }, { NULL, NULL }
   };

@@ -29,7 +29,9 @@ static void deliver_release(lua_State *L, lml_state *S, lml_letter *letter) {
   luaL_unref(L, LUA_REGISTRYINDEX, mli_container(letter, release_letter, letter)->function);
 }
 
-static void drop_release(lml_letter *letter) { free(mli_container(letter, release_letter, letter)); }
+static void drop_release(lml_letter *letter) {
+  free(mli_container(letter, release_letter, letter));
+}
 
 static void ref_destroy(mli_object *object) {
   ref *r = mli_container(object, ref, object);
@@ -54,7 +56,7 @@ static ref *check_ref(lua_State *L) {
 
 typedef struct call_letter {
   lml_letter letter;
-  ref *ref;            /* holds a reference */
+  ref *ref; /* holds a reference */
   mli_message *args;
   mli_future *outcome; /* holds a reference */
 } call_letter;

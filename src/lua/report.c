@@ -65,9 +65,9 @@ static void print(const char *kind, const char *name, const char *error, const c
   size_t size = strlen(error) + strlen(rest) + 512;
   char *text = malloc(size);
   if (!text) return;
-  int n = snprintf(text, size, "moonloop: error in %s%s%s%.200s, and nobody asked for it:\n%s%s%s\n", kind,
-                   name ? " " : "", name ? name : "", where ? where : "", error, *rest ? "\n" : "",
-                   rest);
+  int n = snprintf(
+    text, size, "moonloop: error in %s%s%s%.200s, and nobody asked for it:\n%s%s%s\n", kind,
+    name ? " " : "", name ? name : "", where ? where : "", error, *rest ? "\n" : "", rest);
   if (n > 0) fwrite(text, 1, (size_t)n < size ? (size_t)n : size - 1, stderr);
   free(text);
 }
@@ -105,7 +105,8 @@ static int report(lua_State *L) {
   set_string(L, "submitted_at", where);
   int status = lua_pcall(L, 2, 1, 0);
   if (status == LUA_OK && lua_toboolean(L, -1)) return 0;
-  if (status != LUA_OK) print("the on_error handler", NULL, luaL_tolstring(L, -1, NULL), NULL, NULL);
+  if (status != LUA_OK)
+    print("the on_error handler", NULL, luaL_tolstring(L, -1, NULL), NULL, NULL);
   print(kind, name, luaL_tolstring(L, 1, NULL), traceback, NULL);
   return 0;
 }

@@ -136,8 +136,11 @@ static int l_has_loop(lua_State *L) {
 
 void lml_run_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "run_loop", l_run_loop }, { "spawn_main", l_spawn_main }, { "jobs_of", l_jobs_of },
-    { "has_loop", l_has_loop }, { NULL, NULL },
+    { "run_loop", l_run_loop },
+    { "spawn_main", l_spawn_main },
+    { "jobs_of", l_jobs_of },
+    { "has_loop", l_has_loop },
+    { NULL, NULL },
   };
   lml_setfuncs(L, functions);
 }

@@ -19,11 +19,11 @@
 typedef struct block {
   lml_scope scope;
   lml_state *S;
-  lml_job *job;       /* NULL: a sync state's, or left */
+  lml_job *job; /* NULL: a sync state's, or left */
   bool entered;
-  int reason;         /* registry reference */
-  uint64_t deadline;  /* ns; MLI_FOREVER: none */
-  mli_timer timer;    /* a job's */
+  int reason;        /* registry reference */
+  uint64_t deadline; /* ns; MLI_FOREVER: none */
+  mli_timer timer;   /* a job's */
 } block;
 
 static block *check_block(lua_State *L) { return luaL_checkudata(L, 1, SCOPE); }
@@ -237,10 +237,12 @@ void lml_scope_open(lua_State *L) {
   static const luaL_Reg functions[] = {
     { "scope_push", l_push }, { "scope_pop", l_pop }, { "scope_absorbs", l_absorbs }, { NULL, NULL }
   };
-  static const luaL_Reg methods[] = {
-    { "cancel", s_cancel }, { "set_deadline", s_set_deadline }, { NULL, NULL }
-  };
-  static const luaL_Reg metamethods[] = { { "__gc", s_gc }, { "__tostring", s_tostring }, { NULL, NULL } };
+  static const luaL_Reg methods[] = { { "cancel", s_cancel },
+                                      { "set_deadline", s_set_deadline },
+                                      { NULL, NULL } };
+  static const luaL_Reg metamethods[] = { { "__gc", s_gc },
+                                          { "__tostring", s_tostring },
+                                          { NULL, NULL } };
   lml_setfuncs(L, functions);
   if (luaL_newmetatable(L, SCOPE)) {
     lml_setfuncs(L, metamethods);

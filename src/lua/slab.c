@@ -117,7 +117,8 @@ void *lml_slab_alloc(void *ud, void *old, size_t old_size, size_t size) {
   }
   if (old_size == 0) return size > LARGEST ? malloc(size) : take(slab, size);
   if (old_size > LARGEST && size > LARGEST) return realloc(old, size);
-  if (old_size <= LARGEST && size <= LARGEST && (old_size - 1) / STEP == (size - 1) / STEP) return old;
+  if (old_size <= LARGEST && size <= LARGEST && (old_size - 1) / STEP == (size - 1) / STEP)
+    return old;
   void *fresh = size > LARGEST ? malloc(size) : take(slab, size);
   if (!fresh) return NULL;
   memcpy(fresh, old, old_size < size ? old_size : size);

@@ -19,7 +19,8 @@ lml_state *lml_state_of(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
   lml_state *S = lua_touserdata(L, -1);
   lua_pop(L, 1);
-  if (mli_unlikely(!S)) luaL_error(L, "moonloop is not open in this Lua state: require \"moonloop\"");
+  if (mli_unlikely(!S))
+    luaL_error(L, "moonloop is not open in this Lua state: require \"moonloop\"");
   return S;
 }
 
@@ -123,7 +124,8 @@ lml_state *lml_state_open(lua_State *L) {
   lml_state_renew_sentinel(L);
   S->yieldable[0] = base_function(L, "pcall");
   S->yieldable[1] = base_function(L, "xpcall");
-  S->yieldable[4] = base_function(L, "error"); /* it calls message handlers, which are named instead */
+  S->yieldable[4] = base_function(L,
+                                  "error"); /* it calls message handlers, which are named instead */
   lml_crossing_open(L);
   lml_coroutine_open(L, S);
   if (mli_worker_self())

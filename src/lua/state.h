@@ -33,17 +33,17 @@ struct lml_await {
       lua_KFunction done; /* of an operation: what runs after its end */
     };
   };
-  mli_node node;      /* a wake from another thread, on its way */
-  mli_timer timer;    /* the deadline of a job's wait */
-  lml_job *job;       /* NULL: a sync wait */
+  mli_node node;               /* a wake from another thread, on its way */
+  mli_timer timer;             /* the deadline of a job's wait */
+  lml_job *job;                /* NULL: a sync wait */
   void (*abort)(lml_await *a); /* asks the source to wake it soon */
   void *source;
-  const char *what;   /* static: "future", "sleep" */
-  uint64_t since;     /* ns */
-  atomic_bool woken;  /* [A] */
+  const char *what;  /* static: "future", "sleep" */
+  uint64_t since;    /* ns */
+  atomic_bool woken; /* [A] */
   bool parked;
-  bool aborted;       /* the source gave up for us: nothing was taken */
-  uint8_t why;        /* once `abort` was called: LML_DEADLINE, LML_CANCEL, LML_INTERRUPT */
+  bool aborted; /* the source gave up for us: nothing was taken */
+  uint8_t why;  /* once `abort` was called: LML_DEADLINE, LML_CANCEL, LML_INTERRUPT */
 };
 
 enum { LML_DEADLINE = 1, LML_CANCEL, LML_INTERRUPT };
@@ -103,20 +103,20 @@ static inline bool lml_future_is_local(const lml_future *u) {
 /* A scope of cancellation. Each job has a root; others nest in it. */
 typedef struct lml_scope lml_scope;
 struct lml_scope {
-  lml_scope *parent;   /* NULL: a job's root */
-  uint64_t since;      /* when it was cancelled, ns; 0: it was not */
-  int error;           /* registry reference of its error value, or LUA_NOREF */
-  uint8_t deliveries;  /* how often the cancel was raised */
-  bool shielded;       /* a cancel of its parents does not reach in */
-  bool timed_out;      /* it was its deadline that cancelled it */
+  lml_scope *parent;  /* NULL: a job's root */
+  uint64_t since;     /* when it was cancelled, ns; 0: it was not */
+  int error;          /* registry reference of its error value, or LUA_NOREF */
+  uint8_t deliveries; /* how often the cancel was raised */
+  bool shielded;      /* a cancel of its parents does not reach in */
+  bool timed_out;     /* it was its deadline that cancelled it */
 };
 
 /* What few jobs have. */
 typedef struct lml_info {
   char *name;
-  char *traceback;  /* of the failure */
-  const void *traced; /* that error's identity */
-  char *joined;     /* traceback of the job or coroutine whose error was raised here last */
+  char *traceback;          /* of the failure */
+  const void *traced;       /* that error's identity */
+  char *joined;             /* traceback of the job or coroutine whose error was raised here last */
   const void *joined_error; /* that error's identity */
   mli_timer deadline;       /* of `timeout=` */
   lml_feed *feed;           /* it is the body of a generator; holds a reference */
@@ -133,16 +133,16 @@ struct lml_job {
   lml_job *ready_next;
   lml_job *next, **link; /* in its state's list of jobs */
   lml_state *S;
-  lua_State *co;         /* a task's: NULL before its first turn */
-  lml_future *fut;       /* the value at index 1 of `co`; NULL: a task, not asked for here */
-  mli_task *task;        /* it was submitted; NULL: it was spawned here */
+  lua_State *co;   /* a task's: NULL before its first turn */
+  lml_future *fut; /* the value at index 1 of `co`; NULL: a task, not asked for here */
+  mli_task *task;  /* it was submitted; NULL: it was spawned here */
   lml_scope *scope, root;
-  lml_info *info;        /* NULL until needed */
-  uint32_t id, parent;   /* parent: the spawning job's id, or 0 */
-  uint32_t home;         /* the id of the main job of the `run` it belongs to, or 0 */
-  unsigned slot;         /* where `co` is anchored */
-  uint32_t chunk, line;  /* where it was spawned: see lml_chunk_name */
-  int context;           /* registry reference of its context variables, or LUA_NOREF */
+  lml_info *info;       /* NULL until needed */
+  uint32_t id, parent;  /* parent: the spawning job's id, or 0 */
+  uint32_t home;        /* the id of the main job of the `run` it belongs to, or 0 */
+  unsigned slot;        /* where `co` is anchored */
+  uint32_t chunk, line; /* where it was spawned: see lml_chunk_name */
+  int context;          /* registry reference of its context variables, or LUA_NOREF */
   bool ready, kill, started, failed;
   lml_await await;
 };
@@ -204,19 +204,19 @@ typedef struct lml_resume { /* a coroutine that was resumed from another */
 #define LML_MAX_TYPES 24
 
 struct lml_state {
-  lua_State *L;        /* its main thread */
-  bool closed;         /* lua_close has come to us: everything raises */
+  lua_State *L; /* its main thread */
+  bool closed;  /* lua_close has come to us: everything raises */
   /* Its loop, and what runs there. NULL: a sync state (now). */
   mli_loop *loop;
-  lua_State *from;     /* who runs the loop */
-  lua_State *gc;       /* who runs a finalizer of ours; NULL: none */
-  lml_job *current;    /* the running job; NULL: outside of jobs */
-  lua_State *running;  /* the innermost coroutine that we resumed */
-  lml_resume *frames;  /* the resumes between the job and `running` */
-  unsigned closing;    /* coroutines being closed: no wait may begin */
-  bool in_wait;        /* the yield under way is a wait's */
+  lua_State *from;    /* who runs the loop */
+  lua_State *gc;      /* who runs a finalizer of ours; NULL: none */
+  lml_job *current;   /* the running job; NULL: outside of jobs */
+  lua_State *running; /* the innermost coroutine that we resumed */
+  lml_resume *frames; /* the resumes between the job and `running` */
+  unsigned closing;   /* coroutines being closed: no wait may begin */
+  bool in_wait;       /* the yield under way is a wait's */
   bool in_turn;
-  lml_job *turning;    /* the job that this turn is about */
+  lml_job *turning;     /* the job that this turn is about */
   mli_message *outcome; /* of the job that has just ended, when another state wants it */
   lml_job *ready, **ready_last;
   lml_job *jobs;
@@ -226,38 +226,38 @@ struct lml_state {
   void *job_chunks;
   lml_coroutine *idle; /* recycled coroutines */
   size_t idle_count, idle_room;
-  unsigned slots;      /* coroutines anchored so far */
+  unsigned slots; /* coroutines anchored so far */
   unsigned *free_slots;
   size_t free_slot_count, free_slot_room;
   /* Names of chunks in which jobs were spawned. */
   struct lml_chunk {
     const char *source; /* identifies it, with the name; not to be read */
     mli_text *name;     /* holds a reference */
-  } *chunks;
+  } * chunks;
   uint32_t chunk_count, chunk_room;
   const void *place_function; /* the function that submitted last, and its chunk */
   uint32_t place_chunk;
   /* The executor whose worker this state is; NULL: a state of the host. */
   mli_worker *worker;
-  mli_counts counts, *count; /* of jobs: `count` is the worker's, or our own */
-  mli_task *task;      /* a pool worker: what it runs */
+  mli_counts counts, *count;  /* of jobs: `count` is the worker's, or our own */
+  mli_task *task;             /* a pool worker: what it runs */
   atomic_bool task_cancelled; /* [A] */
-  int task_error;      /* registry reference of its cancel's error, or LUA_NOREF */
-  bool broken;         /* init failed: the error is in the registry */
-  bool init_settled;   /* it has just ended */
+  int task_error;             /* registry reference of its cancel's error, or LUA_NOREF */
+  bool broken;                /* init failed: the error is in the registry */
+  bool init_settled;          /* it has just ended */
   mli_watcher init_watcher;
   struct owned *owned; /* executors that this state made */
   bool starting;       /* init has not ended: tasks wait in `deferred` */
   mli_node *deferred, **deferred_last;
   /* Waits of a sync state. */
   lml_sync_wait *sync, sync_first;
-  lml_scope *scope;    /* of the thread, outside of jobs; NULL: none */
+  lml_scope *scope;       /* of the thread, outside of jobs; NULL: none */
   struct lml_lock *locks; /* held by its jobs and its thread: lock.c */
-  int context;         /* of the thread, outside of jobs: as in a job */
+  int context;            /* of the thread, outside of jobs: as in a job */
   lml_inbox *inbox;
   size_t idle_generators; /* jobs that wait for a pull */
   mli_timer sweep;        /* of a closing loop: see lml_generators_sweep */
-  char *joined;        /* as in lml_info, for a sync state */
+  char *joined;           /* as in lml_info, for a sync state */
   const void *joined_error;
   /* Handles. */
   struct lml_type {
@@ -269,7 +269,7 @@ struct lml_state {
   const void *local_future; /* the metatable of local futures: no __gc */
   int local_future_ref;
   lua_CFunction yieldable[8]; /* C functions that are not in a wait's way */
-  unsigned handler_version; /* of the on_error handler kept in the registry */
+  unsigned handler_version;   /* of the on_error handler kept in the registry */
 };
 
 /* Makes the record of L, or returns the one it has. */
@@ -347,7 +347,7 @@ int lml_on_error(lua_State *L);
 /* ---- parts of the module ---- */
 
 void lml_coroutine_open(lua_State *L, lml_state *S);
-void lml_future_open(lua_State *L);   /* each leaves its functions in the table on top */
+void lml_future_open(lua_State *L); /* each leaves its functions in the table on top */
 void lml_job_open(lua_State *L);
 void lml_await_open(lua_State *L);
 void lml_waitset_open(lua_State *L);

@@ -33,13 +33,13 @@ typedef struct entry {
 /* [M] under the lock  [O] the owner's thread */
 struct waitset {
   mli_lock lock;
-  entry *ready, **last; /* [M] settled and not taken */
+  entry *ready, **last;      /* [M] settled and not taken */
   int ready_count, failures; /* [M] */
-  lml_await *waiter;    /* [M] who waits; NULL: nobody */
-  int need;             /* [M] how many ready ones wake it */
-  bool stop;            /* [M] a failure wakes it too */
-  entry *hanging;       /* [O] */
-  int count, left;      /* [O] added; added and not taken */
+  lml_await *waiter;         /* [M] who waits; NULL: nobody */
+  int need;                  /* [M] how many ready ones wake it */
+  bool stop;                 /* [M] a failure wakes it too */
+  entry *hanging;            /* [O] */
+  int count, left;           /* [O] added; added and not taken */
 };
 
 static waitset *check_set(lua_State *L) { return luaL_checkudata(L, 1, WAITSET); }
