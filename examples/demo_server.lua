@@ -80,7 +80,7 @@ if arg and arg[0] and arg[0]:find("demo_server%.lua$") then
     local value = math.tointeger(tonumber(arg[i + 1]))
     if not value or (name ~= "port" and name ~= "delay") then
       io.stderr:write("usage: demo_server.lua [--port N] [--delay MS]\n")
-      os.exit(2)
+      os.exit(arg[i] == "--help" and 0 or 2)
     end
     options[name] = value
   end

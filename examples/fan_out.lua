@@ -89,16 +89,14 @@ ml.run(function()
     opts.n = opts.n or 5 * #urls
   end
 
-  local rows, row_of = {}, {}
-  for _, url in ipairs(urls) do
+  local requests, rows, row_of = {}, {}, {}
+  for i = 1, opts.n or #urls do
+    local url = urls[(i - 1) % #urls + 1]
+    requests[i] = url
     if not row_of[url] then
       row_of[url] = { url = url, times = 0, failed = 0, bytes = 0, seconds = 0 }
       table.insert(rows, row_of[url])
     end
-  end
-  local requests = {}
-  for i = 1, opts.n or #urls do
-    requests[i] = urls[(i - 1) % #urls + 1]
   end
 
   local total = { times = 0, failed = 0, bytes = 0, seconds = 0 }

@@ -249,19 +249,19 @@ end
 
 -- Lua before 5.4.5 corrupts the stack where a loop with a closing value is left by
 -- `break` and its body made a closure of a loop variable: there it has none.
-local closes_loops = pcall(load [[
+local closes_loops = load [[
   local closed = 0
   local handle = setmetatable({}, { __close = function() closed = closed + 1 end })
-  local function check()
+  local function leave()
     for k in next, { 1 }, nil, handle do
       local function keep() return k end
       keep()
       break
     end
-    assert(closed == 1) -- right here: as the function returns it would be closed in any case
+    return closed == 1 -- right here: as the function returns it is closed in any case
   end
-  check()
-]])
+  return leave()
+]]()
 
 lists.closes_loops = closes_loops
 

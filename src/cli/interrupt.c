@@ -49,9 +49,9 @@ static void on_sigint(int sig) {
 
 void cli_interrupt_goes_to(lml_state *S, lml_future *u) {
   signal(SIGINT, SIG_DFL);
-  state = S;
   target = u;
   if (!u) return;
+  state = S;
   came = 0;
   signal(SIGINT, on_sigint);
 }

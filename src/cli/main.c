@@ -3,7 +3,6 @@
 ** job on the main thread's loop: waits at the top level just work.
 */
 #include <lualib.h>
-#include <signal.h>
 #include <stdlib.h>
 #include "cli/cli.h"
 

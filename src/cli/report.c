@@ -56,7 +56,7 @@ int cli_message_handler(lua_State *L) {
   if (is_nil) {
     lua_pushliteral(L, "(error object is a nil value)");
   } else if (lua_isstring(L, 1)) {
-    lua_pushvalue(L, 1);
+    lua_pushstring(L, lua_tostring(L, 1)); /* up to its first NUL */
   } else if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) {
     speaks = !is_ours(L);
   } else {

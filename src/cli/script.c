@@ -13,6 +13,7 @@ static struct {
   enum { INIT, OPTIONS, SCRIPT, INPUT, PROMPT, END } stage;
   int option;         /* the next one, in argv */
   const char *global; /* of -l: what takes the module */
+  bool unasked;       /* stdin is the script because there was nothing else to do */
 } next;
 
 /* ---- the chunks; each function pushes one and its arguments ---- */
@@ -20,12 +21,14 @@ static struct {
 /* What is being pushed: how many arguments it has, or one of these. */
 enum { NONE = -1, FAILED = -2 };
 
-static int loaded(lua_State *L, int status) {
-  if (status == LUA_OK) return 0;
+/* Under `lua` a chunk that came through a pipe, unasked, may fail and leave 0. */
+static int fail(lua_State *L) {
   cli_report(L);
-  cli.code = EXIT_FAILURE;
+  if (!next.unasked) cli.code = EXIT_FAILURE;
   return FAILED;
 }
+
+static int loaded(lua_State *L, int status) { return status == LUA_OK ? 0 : fail(L); }
 
 static int load_text(lua_State *L, const char *text, const char *name) {
   return loaded(L, luaL_loadbuffer(L, text, strlen(text), name));
@@ -93,7 +96,8 @@ static int load_next(lua_State *L) {
     if (cli.options.interactive) {
       next.stage = PROMPT;
     } else if (!has_script && !cli.options.executes && !cli.options.version) {
-      if (!isatty(STDIN_FILENO)) return loaded(L, luaL_loadfile(L, NULL));
+      next.unasked = !isatty(STDIN_FILENO);
+      if (next.unasked) return loaded(L, luaL_loadfile(L, NULL));
       cli_print_version();
       next.stage = PROMPT;
     }
@@ -109,8 +113,7 @@ static int chunk_k(lua_State *L, int status, lua_KContext ctx);
 static int go_on(lua_State *L, int status) {
   for (;;) {
     if (status != LUA_OK && status != LUA_YIELD) {
-      cli_report(L);
-      cli.code = EXIT_FAILURE;
+      fail(L);
       return 0;
     }
     if (cli_interrupted()) return 0;

@@ -578,21 +578,26 @@ static int l_executor(lua_State *L) {
 /* ---- the defaults ---- */
 
 static struct {
-  mli_lock lock;
+  mli_lock lock;             /* a leaf */
   mli_executor *loop, *pool; /* [M] each holds a reference and a use */
-  bool loop_ours;            /* [M] made by us, not set */
+  atomic_bool loop_ours;     /* [A] made by us, not set */
   unsigned hosts;            /* [M] states of the host that are open */
 } defaults;
 
-static mli_executor *get_default(mli_executor **slot) {
+/* The default in `slot`, kept alive by this state until it asks again; NULL: none. */
+static mli_executor *get_default(lml_state *S, mli_executor **slot) {
+  mli_executor **kept = slot == &defaults.loop ? &S->default_loop : &S->default_pool;
   mli_lock_acquire(&defaults.lock);
-  mli_executor *ex = *slot;
+  mli_executor *ex = *slot, *old = *kept;
+  if (ex && ex != old) mli_object_retain(&ex->object);
+  *kept = ex;
   mli_lock_release(&defaults.lock);
+  if (old && old != ex) mli_release(old);
   return ex;
 }
 
 /* Installs `ex` unless another thread was first; returns the one that counts. */
-static mli_executor *install_default(mli_executor **slot, mli_executor *ex) {
+static mli_executor *install_default(lml_state *S, mli_executor **slot, mli_executor *ex) {
   mli_executor_use(ex);
   mli_object_retain(&ex->object);
   mli_lock_acquire(&defaults.lock);
@@ -602,10 +607,11 @@ static mli_executor *install_default(mli_executor **slot, mli_executor *ex) {
     if (slot == &defaults.loop) defaults.loop_ours = true;
   }
   mli_lock_release(&defaults.lock);
-  if (!now) return ex;
-  mli_executor_leave(ex);
-  mli_release(ex);
-  return now;
+  if (now) {
+    mli_executor_leave(ex);
+    mli_release(ex);
+  }
+  return get_default(S, slot);
 }
 
 static void leave_default(mli_executor *ex) {
@@ -613,22 +619,26 @@ static void leave_default(mli_executor *ex) {
   mli_release(ex);
 }
 
+/* A default of ours that was shut down makes place for a new one. */
+static void drop_default(mli_executor **slot, mli_executor *ex) {
+  mli_lock_acquire(&defaults.lock);
+  bool same = *slot == ex;
+  if (same) *slot = NULL;
+  mli_lock_release(&defaults.lock);
+  if (same) leave_default(ex);
+}
+
 mli_executor *lml_default_executor(lua_State *L) {
-  mli_executor *ex = get_default(&defaults.loop);
+  lml_state *S = lml_state_of(L);
+  mli_executor *ex = get_default(S, &defaults.loop);
   if (ex && !(atomic_load(&ex->closing) && defaults.loop_ours)) return ex;
-  if (ex) { /* it was shut down: the next use makes a new one */
-    mli_lock_acquire(&defaults.lock);
-    bool same = defaults.loop == ex;
-    if (same) defaults.loop = NULL;
-    mli_lock_release(&defaults.lock);
-    if (same) leave_default(ex);
-  }
+  if (ex) drop_default(&defaults.loop, ex);
   const char *init = getenv("MOONLOOP_INIT");
   if (init && strcmp(init, "0") == 0)
     lml_misuse(L, "no event loop is set and MOONLOOP_INIT=0 forbids making one: call "
                   "moonloop.set_event_loop(moonloop.AsyncExecutor{})");
   ex = make(L, "moonloop", true, 1, 0, 0, 0);
-  ex = install_default(&defaults.loop, ex);
+  ex = install_default(S, &defaults.loop, ex);
   lua_pop(L, 1);
   return ex;
 }
@@ -639,17 +649,12 @@ static unsigned default_workers(void) {
 }
 
 static mli_executor *default_pool(lua_State *L) {
-  mli_executor *ex = get_default(&defaults.pool);
+  lml_state *S = lml_state_of(L);
+  mli_executor *ex = get_default(S, &defaults.pool);
   if (ex && !atomic_load(&ex->closing)) return ex;
-  if (ex) {
-    mli_lock_acquire(&defaults.lock);
-    bool same = defaults.pool == ex;
-    if (same) defaults.pool = NULL;
-    mli_lock_release(&defaults.lock);
-    if (same) leave_default(ex);
-  }
+  if (ex) drop_default(&defaults.pool, ex);
   ex = make(L, "moonloop-pool", false, default_workers(), 0, 0, 0);
-  ex = install_default(&defaults.pool, ex);
+  ex = install_default(S, &defaults.pool, ex);
   lua_pop(L, 1);
   return ex;
 }
@@ -734,6 +739,9 @@ void lml_host_leave(lml_state *S) {
 
 void lml_executors_close(lua_State *L, lml_state *S) {
   (void)L;
+  if (S->default_loop) mli_release(S->default_loop);
+  if (S->default_pool) mli_release(S->default_pool);
+  S->default_loop = S->default_pool = NULL;
   while (S->owned) {
     owned *o = S->owned;
     S->owned = o->next;

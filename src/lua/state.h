@@ -247,6 +247,7 @@ struct lml_state {
   bool init_settled;          /* it has just ended */
   mli_watcher init_watcher;
   struct owned *owned; /* executors that this state made */
+  mli_executor *default_loop, *default_pool; /* as last asked for; each a reference */
   bool starting;       /* init has not ended: tasks wait in `deferred` */
   mli_node *deferred, **deferred_last;
   /* Waits of a sync state. */
