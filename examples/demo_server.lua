@@ -4,6 +4,8 @@
 --
 --   GET /delay/50/size/2000     waits 50 ms, then sends 2000 bytes
 --   GET /status/503             answers with that status
+--   GET /page/3                 a page with links to /page/6, /page/7 and back to /page/1,
+--                               up to 63
 --
 -- It is a module too: inside a loop, demo_server.start{ port=, delay= } gives { port, url, stop }.
 local ml = require "moonloop"
@@ -29,6 +31,17 @@ local function read_request(sock)
   end
 end
 
+-- A page of a small site, whose links are a tree.
+local function page(n)
+  local links = {}
+  for _, to in ipairs { 2 * n, 2 * n + 1, n // 2 } do
+    if to > 0 and to < 64 then
+      table.insert(links, ('<a href="/page/%d">%d</a>'):format(to, to))
+    end
+  end
+  return ("<title>Page %d</title>\n%s\n"):format(n, table.concat(links, "\n"))
+end
+
 local function answer(request, delay)
   delay = tonumber(request.path:match("/delay/(%d+)")) or delay
   local size = math.tointeger(tonumber(request.path:match("/size/(%d+)"))) or 12
@@ -36,6 +49,8 @@ local function answer(request, delay)
   if delay > 0 then ml.sleep(delay / 1000) end
   local text = "hello, loop\n"
   local body = text:rep(size // #text + 1):sub(1, size)
+  local number = math.tointeger(tonumber(request.path:match("/page/(%d+)$")))
+  if number then body = page(number) end
   if status == 204 or status == 304 then body = "" end
   return {
     ("HTTP/1.1 %d %s\r\n"):format(status, status < 400 and "OK" or "Not OK"),

@@ -2,31 +2,46 @@
 
 local core = require "moonloop.core"
 local check = require "moonloop.check"
-local lists = require "moonloop.lists"
+local jobs = require "moonloop.jobs"
 local scopes = require "moonloop.scopes"
 
 local Group = {}
 Group.__index = Group
 Group.__name = "moonloop.group"
 
---- Cancels the children that are still going.
-local function cancel_children(self)
-  for future in pairs(self.children) do future:cancel() end
+--- Cancels the children, those that are still to come, and the body.
+local function cancel(self, reason)
+  for future in pairs(self.children) do future:cancel(reason) end
+  self.cancelled = true
+  self.scope:cancel(reason)
 end
 
---- A child has settled: a failure ends the body and the siblings.
+--- A child has settled: a failure ends the body and the siblings. As a callback it comes
+-- in the order of settling, which is that of `failures`.
 local function on_child(self, future)
-  if not self.children[future] then return end
   self.children[future] = nil
+  self.count = self.count - 1
   if future:cancelled() then
     core.abandon(future)
-    return
+  else
+    local err = future:exception()
+    if err ~= nil then
+      self.failures[#self.failures + 1] = { err, future }
+      if not self.cancelled then cancel(self, "a job of the group failed") end
+    end
   end
-  local err = future:exception()
-  if err == nil then return end
-  self.failures[#self.failures + 1] = { err, future }
-  self.scope:cancel("a job of the group failed")
-  cancel_children(self)
+  if self.count == 0 and self.empty then
+    self.empty:set_result()
+    self.empty = nil
+  end
+end
+
+--- A future that is cancelled already, for a job that never runs.
+local function stillborn(...)
+  jobs.open(...)
+  local future = core.promise().future
+  future:cancel "the group was cancelled"
+  return future
 end
 
 --- Starts a job of the group.
@@ -34,19 +49,21 @@ end
 function Group:spawn(...)
   if getmetatable(self) ~= Group then check.misuse("spawn: group expected, got %s", type(self)) end
   if self.finished then check.misuse("spawn: the group has finished") end
+  if self.cancelled then return stillborn(...) end
   local future = core.spawn(...)
-  if self.scope.cancelled or self.leaving_cancelled then future:cancel() end
   self.children[future] = true
+  self.count = self.count + 1
   future:add_done_callback(self.on_child)
   return future
 end
 
 --- Cancels the children and the body.
 -- @param reason any value that can cross states
+-- @return whether there was anything left to cancel
 function Group:cancel(reason)
+  if getmetatable(self) ~= Group then check.misuse("cancel: group expected, got %s", type(self)) end
   if self.finished then return false end
-  self.scope:cancel(reason)
-  cancel_children(self)
+  cancel(self, reason)
   return true
 end
 
@@ -54,39 +71,43 @@ end
 -- @return the error of that cancel, or nil
 local function wait_children(self)
   local cancelled
-  while next(self.children) do
-    local list = {}
-    for future in pairs(self.children) do list[#list + 1] = future end
-    if cancelled then
-      scopes.shield(lists.wait_all, list)
-    else
-      local set = core.waitset()
-      for _, future in ipairs(list) do set:add(future) end
-      local ok, err = pcall(set.wait, set, #list, true)
-      if not ok then
-        cancelled = err
-        self.leaving_cancelled = true
-        cancel_children(self)
-      end
-    end
-    for _, future in ipairs(list) do
-      if future:done() then on_child(self, future) end
+  while self.count > 0 do
+    self.empty = core.promise()
+    local future = self.empty.future
+    local ok, err = pcall(future.result, future)
+    if not ok then
+      cancelled = err
+      cancel(self)
+      scopes.shield(future.result, future)
     end
   end
   return cancelled
 end
 
+--- Raises the failures: one as it is, several as one error.
+local function raise(failures)
+  if #failures == 1 then
+    local err, future = failures[1][1], failures[1][2]
+    if future then future:result() end -- raises it with its traceback
+    error(err, 0)
+  end
+  local errors, texts = {}, {}
+  for i, failure in ipairs(failures) do
+    errors[i] = failure[1]
+    texts[i] = tostring(failure[1])
+  end
+  local text = ("%d jobs of the group failed: %s"):format(#errors, table.concat(texts, "; "))
+  error(core.error_value("group", text, { errors = errors }), 0)
+end
+
 --- Leaves the group: waits for the children and raises what failed. `body_error` is
--- what ended the body, or nil.
+-- what ended the body, if it failed.
 -- @return true; or nil and the error of the group's own cancel
 local function leave(self, failed, body_error)
   if self.finished then return true end
   core.scope_pop(self.scope)
   local own = failed and core.scope_absorbs(self.scope, body_error)
-  if failed or self.scope.cancelled then
-    self.leaving_cancelled = true
-    cancel_children(self)
-  end
+  if failed and not self.cancelled then cancel(self) end
   -- The cancel of the owner is no failure of the group; it goes on if nothing failed.
   local failures, owner_cancel = self.failures, nil
   if failed and not own then
@@ -98,19 +119,7 @@ local function leave(self, failed, body_error)
   end
   local cancelled = wait_children(self) or owner_cancel
   self.finished = true
-  if #failures == 1 then
-    local err, future = failures[1][1], failures[1][2]
-    if future then future:result() end -- raises it with its traceback
-    error(err, 0)
-  elseif #failures > 1 then
-    local errors, texts = {}, {}
-    for i, failure in ipairs(failures) do
-      errors[i] = failure[1]
-      texts[i] = tostring(failure[1])
-    end
-    error(core.error_value("group", ("%d jobs of the group failed: %s"):format(#errors, table.concat(texts, "; ")),
-      { errors = errors }), 0)
-  end
+  if #failures > 0 then raise(failures) end
   if cancelled then error(cancelled, 0) end
   if own then return nil, body_error end
   return true
@@ -119,14 +128,14 @@ end
 function Group:__close(err) leave(self, err ~= nil, err) end
 
 local function new()
-  local self = setmetatable({ children = {}, failures = {} }, Group)
+  local self = setmetatable({ children = {}, count = 0, failures = {} }, Group)
   self.scope = core.scope_push(false)
   self.on_child = function(future) on_child(self, future) end
   return self
 end
 
 local function finish(self, ok, ...)
-  local done, err = leave(self, not ok, not ok and (...) or nil)
+  local done, err = leave(self, not ok, (...))
   if not done then return nil, err end
   return ...
 end

@@ -2,6 +2,7 @@
 
 local core = require "moonloop.core"
 local check = require "moonloop.check"
+local scopes = require "moonloop.scopes"
 local misuse = check.misuse
 local pack, unpack = table.pack, table.unpack
 local jobs = {}
@@ -92,12 +93,14 @@ jobs.open = open
 --- Is it a job made by ml.job?
 function jobs.is_job(value) return getmetatable(value) == Job end
 
---- Drops the outcome of a future that is still going as its block is left. A job is
--- cancelled; a function on a thread runs on, if it has begun.
-local Abandon = {
+--- Ends a call that is left early. A job is cancelled, and waited for; a function on a
+-- thread runs on, if it has begun. The outcome is dropped.
+local Call = {
   __close = function(self)
     local future = self[1]
-    if not future:done() then core.abandon(future, self.cancel) end
+    if future:done() then return end
+    core.abandon(future, self.cancel)
+    if self.cancel then scopes.shield(future.wait, future) end
   end,
 }
 
@@ -105,7 +108,7 @@ local Abandon = {
 function jobs.call_on(executor, ...)
   core.check_wait "call"
   local cancel = core.executor_kind(executor) == "async"
-  local guard <close> = setmetatable({ core.submit(executor, ...), cancel = cancel }, Abandon)
+  local guard <close> = setmetatable({ core.submit(executor, ...), cancel = cancel }, Call)
   return guard[1]:result()
 end
 

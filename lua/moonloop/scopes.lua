@@ -6,6 +6,14 @@ local scopes = {}
 
 local trace = core.message_handler
 
+--- What is called here: a function, or an object that may be callable.
+local function check_function(what, f)
+  local kind = type(f)
+  if kind ~= "function" and kind ~= "table" and kind ~= "userdata" then
+    check.misuse("%s: function expected, got %s", what, kind)
+  end
+end
+
 --- Leaves a scope after its body; absorbs the scope's own cancel.
 -- @return the body's values, or nil and the error of the cancel or the deadline
 local function leave(scope, ok, ...)
@@ -23,6 +31,7 @@ end
 -- @param options { timeout = seconds }
 -- @return f's values, or nil and the error of the cancel or the deadline
 function scopes.scope(f, options)
+  check_function("scope", f)
   options = check.options("scope", options, { timeout = true })
   local scope = core.scope_push(false, options.timeout)
   return leave(scope, xpcall(f, trace, scope))
@@ -30,12 +39,14 @@ end
 
 --- Runs f(...) where a cancel from outside does not reach.
 function scopes.shield(f, ...)
+  check_function("shield", f)
   return leave(core.scope_push(true), xpcall(f, trace, ...))
 end
 
 --- Runs f(...) for at most `seconds`.
 -- @return f's values, or nil and an error with code "timeout", after f's clean-up
 function scopes.move_on_after(seconds, f, ...)
+  check_function("move_on_after", f)
   return leave(core.scope_push(false, seconds), xpcall(f, trace, ...))
 end
 
@@ -51,6 +62,7 @@ end
 
 --- Runs f(...) for at most `seconds`; raises an error with code "timeout" after f's clean-up.
 function scopes.timeout(seconds, f, ...)
+  check_function("timeout", f)
   return leave_timeout(core.scope_push(false, seconds), seconds, xpcall(f, trace, ...))
 end
 scopes.wait_for = scopes.timeout
@@ -64,6 +76,9 @@ local Deferred = {
 }
 
 --- For a <close> variable: runs f(err) as the block is left, shielded, for at most 5 s.
-function scopes.defer(f) return setmetatable({ f }, Deferred) end
+function scopes.defer(f)
+  check_function("defer", f)
+  return setmetatable({ f }, Deferred)
+end
 
 return scopes

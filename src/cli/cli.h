@@ -39,10 +39,10 @@ void cli_print_version(void);
 
 /* "moonloop: message" on stderr. */
 void cli_message(const char *message);
-/* The message handler of chunks: makes the text of a report from the error, or false
-** from the cancel that Ctrl-C caused. */
+/* The message handler of chunks: makes the text of a report from the error, as lua's
+** does. The cancel of the job itself stays as it is. */
 int cli_message_handler(lua_State *L);
-/* Prints what the handler made, on top of the stack. */
+/* Prints what the handler left on top of the stack, but not the cancel that was ours. */
 void cli_report(lua_State *L);
 
 /* ---- interrupt.c ---- */

@@ -15,13 +15,19 @@ static volatile sig_atomic_t came;
 static mli_node node;
 static atomic_bool posted; /* `node` is on its way */
 
-/* In whatever ran when the signal came: its job is cancelled right here. */
+static void cancel(lml_future *u) {
+  if (u) mli_future_cancel(lml_future_core(u), NULL);
+}
+
+/* In whatever ran when the signal came: its job is cancelled right here, after the one
+** that may wait for it. */
 static void break_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
   lml_job *job = state->current;
   if (!came || !job || lml_job_cancelled(job)) return;
-  mli_future_cancel(lml_future_core(job->fut), NULL);
+  cancel(target);
+  cancel(job->fut);
   lml_scope *scope = lml_job_cancelled(job); /* none inside a shield */
   if (scope) lml_raise_cancelled(L, state, scope);
 }
@@ -30,7 +36,7 @@ static void break_hook(lua_State *L, lua_Debug *ar) {
 static void cancel_target(mli_node *n, mli_loop *loop) {
   (void)n, (void)loop;
   atomic_store(&posted, false);
-  if (came && target) mli_future_cancel(lml_future_core(target), NULL);
+  if (came) cancel(target);
 }
 
 static void on_sigint(int sig) {

@@ -10,8 +10,10 @@ void cli_message(const char *message) {
 }
 
 void cli_report(lua_State *L) {
-  const char *text = lua_tostring(L, -1);
-  if (text) cli_message(text);
+  if (lua_isstring(L, -1))
+    cli_message(lua_tostring(L, -1));
+  else if (!cli_interrupted())
+    cli_message(luaL_tolstring(L, -1, NULL)); /* the job cancelled itself */
 }
 
 /* Is the error at 1 the job's own cancel? */
@@ -47,11 +49,8 @@ static void push_traceback(lua_State *L, const char *text) {
 ** too, unless more is known: it came from another job, or is moonloop's own. */
 int cli_message_handler(lua_State *L) {
   lml_job *job = lml_state_of(L)->current;
-  bool is_nil = lua_isnil(L, 1), own_cancel = is_own_cancel(L, job), speaks = false;
-  if (own_cancel && cli_interrupted()) {
-    lua_pushboolean(L, 0);
-    return 1;
-  }
+  bool is_nil = lua_isnil(L, 1), speaks = false;
+  if (is_own_cancel(L, job)) return 1;
   lml_message_handler(L); /* notes the traceback */
   if (is_nil) {
     lua_pushliteral(L, "(error object is a nil value)");
@@ -62,7 +61,7 @@ int cli_message_handler(lua_State *L) {
   } else {
     lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
   }
-  const char *traceback = job && job->info && !own_cancel ? job->info->traceback : NULL;
+  const char *traceback = job && job->info ? job->info->traceback : NULL;
   if (!traceback || (speaks && !strstr(traceback, "\nstack traceback:"))) return 1;
   lua_pushliteral(L, "\n");
   push_traceback(L, traceback);

@@ -511,6 +511,7 @@ static config_box *push_config(lua_State *L) {
 ** n values that are the init job; n 0: none. */
 static mli_executor *make(lua_State *L, const char *name, bool loops, unsigned size,
                           uint64_t max_pending, int init, int n) {
+  if (lml_state_of(L)->closed) lml_misuse(L, "cannot make an executor: this Lua state is closing");
   config_box *box = push_config(L);
   fill_config(L, box->c);
   pack_preload(L, box->c);

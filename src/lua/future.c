@@ -419,6 +419,10 @@ static int f_cancel(lua_State *L) {
   lml_future *u = lml_future_check(L, S, 1);
   mli_future *f = lml_future_core(u);
   mli_message *reason = check_reason(L, 2);
+  if (reason && lml_future_is_local(u)) { /* its handle owns memory from here on */
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->types[0].ref);
+    lua_setmetatable(L, 1);
+  }
   lua_pushboolean(L, mli_future_cancel(f, reason));
   return 1;
 }

@@ -324,7 +324,7 @@ static int c_tostring(lua_State *L) {
 /* ---- the state closes ---- */
 
 static int give_all_back(lua_State *L) {
-  lml_state *S = lml_upstate(L);
+  lml_state *S = lml_state_of(L);
   while (S->locks) {
     lml_lock *lock = S->locks;
     lua_pushfstring(L, "a Lua state closed while %s held a lock, which was released",
@@ -335,7 +335,12 @@ static int give_all_back(lua_State *L) {
   return 0;
 }
 
-/* Anchors what the collector finds as the state closes. */
+void lml_locks_leave(lua_State *L) {
+  lua_pushcfunction(L, give_all_back);
+  if (lua_pcall(L, 0, 0, 0) != LUA_OK) lua_pop(L, 1); /* no memory, or moonloop is not open */
+}
+
+/* A state of the host closes when the host says so: anchors what the collector finds then. */
 static void watch_for_close(lua_State *L) {
   static const char key;
   static const luaL_Reg closing[] = { { "__gc", give_all_back }, { NULL, NULL } };

@@ -60,7 +60,7 @@ size_t lml_choice_end(lua_State *L, lml_state *S, lml_choice *c, mli_offer *met)
   if (lml_await_end(L, S) == ML_OK) {
     which = (size_t)(c->core.met - c->offers) + 1;
     *met = *c->core.met;
-    c->core.met->item = NULL;
+    if (!met->send) c->core.met->item = NULL; /* one that could not be sent is dropped */
   }
   clear(c);
   return which;

@@ -82,6 +82,7 @@ static int encode_error(lua_State *L) {
 static void deliver_call(lua_State *L, lml_state *S, lml_letter *letter) {
   call_letter *c = mli_container(letter, call_letter, letter);
   mli_message *out = NULL;
+  if (!mli_future_start(c->outcome)) return; /* the caller waits no more */
   luaL_checkstack(L, 6, NULL);
   lua_pushcfunction(L, lml_message_handler);
   lua_pushcfunction(L, call_function);
@@ -116,7 +117,15 @@ static void drop_call(lml_letter *letter) {
 static int call_k(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   lml_state *S = lml_upstate(L);
+  const lml_await *a = S->current ? &S->current->await : &S->sync->await;
+  mli_future *f = lml_future_core(lua_touserdata(L, -1));
+  if (a->aborted && a->why) { /* a call that has not begun never will */
+    mli_future_observe(f);
+    mli_future_cancel(f, NULL);
+  }
   lml_await_end(L, S);
+  if (mli_future_state(f) == MLI_FAILED && f->status == ML_ABANDONED)
+    return lml_raise(L, "abandoned", "the state that owns the function is gone");
   return lml_future_push(L, S, lua_gettop(L));
 }
 

@@ -277,6 +277,7 @@ lua_State *lml_state_new(void) {
 void lml_state_free(lua_State *L) {
   void *slab;
   lua_getallocf(L, &slab);
+  lml_locks_leave(L);
   lua_close(L);
   lml_slab_free(slab);
 }

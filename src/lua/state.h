@@ -359,6 +359,8 @@ void lml_promise_open(lua_State *L);
 void lml_generator_open(lua_State *L);
 void lml_scope_open(lua_State *L);
 void lml_sync_open(lua_State *L);
+/* Before a state closes: the locks that are held in it go on to the next in line. */
+void lml_locks_leave(lua_State *L);
 void lml_ref_open(lua_State *L);
 void lml_context_open(lua_State *L);
 
