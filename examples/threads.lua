@@ -44,7 +44,9 @@ ml.run(function()
   local server = require("examples.demo_server").start {}
   local url = ("http://127.0.0.1:%d/delay/5/size/1000"):format(server.port)
 
-  local pool <close> = ml.ThreadExecutor { name = "worker", workers = THREADS }
+  local pool = ml.ThreadExecutor { name = "worker", workers = THREADS }
+  -- However this ends, by Ctrl-C too, no worker is left asking a server that is gone.
+  local _ <close> = ml.defer(function() pool:shutdown { cancel = true } end)
   local start, futures = ml.now(), {}
   for i = 1, THREADS do
     futures[i] = pool:submit(worker, url, REQUESTS)

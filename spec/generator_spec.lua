@@ -251,6 +251,24 @@ describe("generator", function()
       assert.same({ 3, 4 }, collect(g))
     end)
 
+    it("and bodies let other jobs run, though items are always ready", function()
+      local g = ex:generator{ function(log)
+        ml.spawn(log, "body")
+        for i = 1, 1000 do
+          if i == 999 then log "999" end
+          coroutine.yield(i)
+        end
+      end, note, prefetch = 2000 }
+      trail_is "body 999"
+      ex:submit(function(x, log)
+        ml.spawn(log, "consumer")
+        for i in x do
+          if i == 999 then log "999" end
+        end
+      end, g, note):result(h.TIMEOUT)
+      trail_is "body 999 consumer 999"
+    end)
+
     it("may be many, of many generators, on two loops", function()
       local two <close> = ml.AsyncExecutor{ name = "two", loops = 2 }
       local futures = {}
@@ -418,8 +436,10 @@ describe("generator", function()
     end)
 
     it("raises at a wait, also while a pull is pending", function()
-      local g = ex:generator{ careful, note, function() ml.sleep(60) end }
-      assert.is_nil((g:next(h.SHORT)))
+      local started = h.gate()
+      local g = ex:generator{ careful, note, function() started:open() ml.sleep(60) end }
+      assert.is_nil((g:next(0)))
+      started:pass()
       assert.is_true(g:close(h.TIMEOUT))
       assert.equal("cancelled cleaned", ex:submit(read_trail):result(h.TIMEOUT))
       assert.is_false(g:next())

@@ -179,6 +179,15 @@ describe("a lock", function()
     ml.on_error(nil)
   end)
 
+  it("held by a script at its end is reported on stderr", function()
+    local output, code = h.run_script [[
+      lock = require "moonloop".Lock()
+      lock:acquire()
+    ]]
+    assert.matches("a Lua state closed while its thread held a lock, which was released", output)
+    assert.equal(0, code)
+  end)
+
   it("says what it is", function()
     local lock = ml.Lock()
     assert.matches("^lock: .*%(free%)$", tostring(lock))

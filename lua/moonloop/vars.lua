@@ -19,22 +19,27 @@ function Var:get()
   return self.default
 end
 
---- Sets the value for the rest of the job, and for the jobs that it starts.
-function Var:set(value)
+--- Makes a context that differs from the one there is in one variable.
+local function put(id, entry)
   local context = {}
-  for id, entry in pairs(core.context() or context) do context[id] = entry end
-  context[self.id] = { value }
+  for other, kept in pairs(core.context() or context) do context[other] = kept end
+  context[id] = entry
   core.set_context(context)
 end
 
+--- Sets the value for the rest of the job, and for the jobs that it starts.
+function Var:set(value) put(self.id, { value }) end
+
 local Restore = {
-  __close = function(self) core.set_context(self[1]) end,
+  __close = function(self) put(self.id, self.entry) end,
 }
 
 --- Runs f(...) with the value set.
 -- @return f's values
 function Var:with(value, f, ...)
-  local guard <close> = setmetatable({ core.context() }, Restore) -- luacheck: ignore guard
+  local context = core.context()
+  local before = { id = self.id, entry = context and context[self.id] }
+  local guard <close> = setmetatable(before, Restore) -- luacheck: ignore guard
   self:set(value)
   return f(...)
 end

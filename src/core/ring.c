@@ -44,9 +44,7 @@ void mli_ring_fini(mli_ring *ring) {
 
 /* ---- the writer ---- */
 
-bool mli_ring_may_put(const mli_ring *ring) {
-  return read_word(&ring->granted) / ONE > ring->head;
-}
+bool mli_ring_may_put(const mli_ring *ring) { return read_word(&ring->granted) / ONE > ring->head; }
 
 void mli_ring_put(mli_ring *ring, mli_message *message) {
   assert(mli_ring_may_put(ring));

@@ -23,9 +23,9 @@
 #include "op.h"
 
 typedef struct mli_ring {
-  mli_message **slots; /* [I] the array; a slot is the writer's, then the reader's */
-  uint64_t mask;       /* [I] its size, a power of two, less one */
-  unsigned room;       /* [I] the most credit */
+  mli_message **slots;               /* [I] the array; a slot is the writer's, then the reader's */
+  uint64_t mask;                     /* [I] its size, a power of two, less one */
+  unsigned room;                     /* [I] the most credit */
   _Alignas(64) _Atomic uint64_t put; /* [A] head, and flags: written by the writer */
   mli_waker *writer;                 /* the writer's: whom to wake when it sleeps */
   uint64_t head;                     /* the writer's */

@@ -474,12 +474,14 @@ static int l_poll(lua_State *L) {
   const lua_Hook before[2] = { lua_gethook(L), lua_gethook(S->L) };
   bool some = lml_inbox_deliver(L, S);
   while (!some && deadline != 0) {
-    lml_await *a = lml_await_begin(L, S, "poll");
-    ml_status status = mli_park(mli_container(a, lml_sync_wait, await)->parker, deadline);
+    lml_await *a = lml_await_begin(L, S, "poll"); /* raises when a scope has ended */
+    uint64_t bound = lml_scope_deadline(S->scope);
+    uint64_t until = bound < deadline ? bound : deadline;
+    ml_status status = mli_park(mli_container(a, lml_sync_wait, await)->parker, until);
     sync_pop(S);
     some = lml_inbox_deliver(L, S);
     if (status == ML_INTERRUPTED && interrupted(L, S->L, before)) luaL_error(L, "interrupted!");
-    if (status == ML_TIMEOUT) break;
+    if (status == ML_TIMEOUT && until == deadline) break;
   }
   lua_pushboolean(L, some);
   return 1;

@@ -391,6 +391,7 @@ static void pool_run(mli_worker *w, mli_task *task) {
   }
   luaL_unref(L, LUA_REGISTRYINDEX, S->task_error);
   S->task_error = LUA_NOREF;
+  lml_thread_scopes_leave(S);
   luaL_unref(L, LUA_REGISTRYINDEX, S->context);
   S->context = LUA_NOREF;
   lua_settop(L, 0);

@@ -29,45 +29,15 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include "core/ring.h"
 #include "crossing.h"
 
 #define MOST_PREFETCH (1 << 20)
-#define SWEEP_AGAIN (5 * MLI_MILLISECOND)
-
-/* [C] the consumer, while it holds `pulling`  [L] the body's loop */
-struct lml_feed {
-  mli_object object;
-  mli_ring ring;
-  unsigned prefetch;   /* [I] items to keep ready; 0: none before they are asked for */
-  mli_watcher end;     /* on the job's future: holds a reference until it fires */
-  atomic_bool pulling; /* [A] */
-  atomic_bool closed;  /* [A] whoever pulled wants no more */
-  atomic_bool raised;  /* [A] the body's error */
-  mli_message *sent;   /* [C] until the grant, [L] until the next put: for the yield */
-  bool thrown;         /* likewise: `sent` is an error to raise there */
-  bool idle;           /* [L] waits for credit */
-  bool ignored;        /* [L] yielded after it was told to end */
-};
 
 typedef struct generator {
   mli_object object;
   lml_feed *feed;     /* [I] holds a reference */
   mli_future *future; /* [I] of the body's job, once submitted; holds a reference */
 } generator;
-
-static void feed_destroy(mli_object *object) {
-  lml_feed *feed = mli_container(object, lml_feed, object);
-  mli_ring_fini(&feed->ring);
-  mli_message_free(feed->sent);
-  free(feed);
-}
-
-static const mli_type feed_type = { "generator feed", feed_destroy, NULL };
-
-void lml_feed_drop(lml_feed *feed) {
-  if (feed) mli_release(feed);
-}
 
 void lml_generator_abandon(mli_object *object) {
   generator *g = mli_container(object, generator, object);
@@ -85,160 +55,6 @@ static void generator_destroy(mli_object *object) {
 }
 
 const mli_type lml_generator_type = { "generator", generator_destroy, NULL };
-
-/* ---- the body ---- */
-
-/* An idle body is no load: new jobs need not keep away from it. */
-static void set_idle(lml_state *S, lml_feed *feed, bool idle) {
-  if (feed->idle == idle) return;
-  feed->idle = idle;
-  if (idle) {
-    S->idle_generators++;
-    atomic_fetch_sub_explicit(&S->worker->load, 1, memory_order_relaxed);
-  } else {
-    S->idle_generators--;
-    atomic_fetch_add_explicit(&S->worker->load, 1, memory_order_relaxed);
-  }
-}
-
-static void credit_abort(lml_await *a) {
-  lml_feed *feed = a->source;
-  if (mli_ring_withdraw_writer(&feed->ring)) lml_await_wake(a, true);
-}
-
-/* Waits for credit; k must call end_idle first. */
-static int await_credit(lua_State *L, lml_state *S, lml_await *a, lua_KFunction k) {
-  lml_feed *feed = S->current->info->feed;
-  a->source = feed;
-  a->abort = credit_abort;
-  a->waker.wake = lml_await_woken;
-  if (mli_ring_await_credit(&feed->ring, &a->waker))
-    atomic_store(&a->woken, true);
-  else
-    set_idle(S, feed, true);
-  return lml_await_park(L, S, a, MLI_FOREVER, k, 0);
-}
-
-static void end_idle(lua_State *L, lml_state *S) {
-  set_idle(S, S->current->info->feed, false);
-  lml_await_end(L, S);
-}
-
-/* What came with the credit: raises it if it was thrown, else pushes it. */
-static int receive(lua_State *L, lml_feed *feed) {
-  if (!feed->sent) return 0;
-  int n = lml_decode(L, feed->sent);
-  mli_message_free(feed->sent);
-  feed->sent = NULL;
-  return feed->thrown ? lua_error(L) : n;
-}
-
-static int yield_k(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  lml_state *S = lml_upstate(L);
-  end_idle(L, S);
-  lua_settop(L, 0);
-  return receive(L, S->current->info->feed);
-}
-
-static int stopped_k(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  return luaL_error(L, "stopped"); /* not reached: the job never goes on */
-}
-
-const char *lml_generator_verdict(const lml_job *job) {
-  return lml_is_generator(job) && job->info->feed->ignored
-           ? "generator ignored close: it yielded while being closed"
-           : NULL;
-}
-
-static int ignore_close(lua_State *L, lml_state *S) {
-  S->current->info->feed->ignored = true;
-  S->current->kill = true;
-  return lml_yield_turn(L, S, stopped_k, 0);
-}
-
-/* There is credit: the item on the stack goes out. */
-static int put(lua_State *L, lml_state *S, lml_await *a) {
-  mli_ring_put(&S->current->info->feed->ring, lml_encode(L, 1, lua_gettop(L), LML_RESULTS));
-  return await_credit(L, S, a, yield_k);
-}
-
-/* The yield before this one was left by an error of a scope within the body, before
-** anyone pulled: this one waited for that pull. */
-static int late_k(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  lml_state *S = lml_upstate(L);
-  int top = lua_gettop(L);
-  end_idle(L, S);
-  receive(L, S->current->info->feed);
-  lua_settop(L, top);
-  return put(L, S, lml_await_begin(L, S, "pull"));
-}
-
-int lml_generator_yield(lua_State *L, lml_state *S) {
-  lml_job *job = S->current;
-  if (mli_unlikely(job->root.deliveries > 0)) return ignore_close(L, S);
-  lml_await *a = lml_await_begin(L, S, "pull");
-  if (mli_unlikely(!mli_ring_may_put(&job->info->feed->ring))) return await_credit(L, S, a, late_k);
-  return put(L, S, a);
-}
-
-static int returned_k(lua_State *L, int status, lua_KContext ctx) {
-  (void)L, (void)status, (void)ctx;
-  return 0; /* what the body returns goes nowhere */
-}
-
-static int pulled_k(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  lml_state *S = lml_state_of(L);
-  end_idle(L, S);
-  receive(L, S->current->info->feed);
-  lua_callk(L, lua_gettop(L) - 1, 0, 0, returned_k);
-  return 0;
-}
-
-/* Stack: the body and its arguments. */
-static int body_main(lua_State *L) {
-  lml_state *S = lml_state_of(L);
-  return await_credit(L, S, lml_await_begin(L, S, "pull"), pulled_k);
-}
-
-void lml_generator_begin(lua_State *L, lml_state *S, int first) {
-  mli_object *object = lml_handle_test(L, -1, &feed_type);
-  if (!object) return;
-  lua_pop(L, 1);
-  lml_info *info = lml_job_info(S->current);
-  if (!info) luaL_error(L, "not enough memory");
-  info->feed = mli_retain(mli_container(object, lml_feed, object));
-  lua_pushcfunction(L, body_main);
-  lua_insert(L, first);
-}
-
-/* ---- the end of an executor ---- */
-
-static void sweep_again(mli_timer *timer) {
-  lml_generators_sweep(mli_container(timer, lml_state, sweep));
-}
-
-/* A job on another loop of the executor may be the one that pulls. */
-static bool others_busy(const mli_worker *self) {
-  const mli_executor *ex = self->executor;
-  for (unsigned i = 0; i < ex->size; i++)
-    if (ex->workers[i] != self && atomic_load_explicit(&ex->workers[i]->load, memory_order_relaxed))
-      return true;
-  return false;
-}
-
-void lml_generators_sweep(lml_state *S) {
-  if (S->idle_generators == 0 || S->job_count != S->idle_generators) return;
-  if (others_busy(S->worker)) {
-    S->sweep.fire = sweep_again;
-    mli_loop_timer_start(S->loop, &S->sweep, mli_now() + SWEEP_AGAIN);
-  } else {
-    lml_cancel_jobs(S, 0);
-  }
-}
 
 /* ---- the consumer ---- */
 
@@ -340,6 +156,7 @@ static int await_item(lua_State *L, lml_state *S, lml_await *a, lml_feed *feed, 
   a->source = feed;
   a->abort = pull_abort;
   a->waker.wake = lml_await_woken;
+  feed->taken = 0;
   mli_ring_grant(&feed->ring, feed->prefetch ? feed->prefetch : 1);
   if (mli_ring_await_message(&feed->ring, &a->waker)) atomic_store(&a->woken, true);
   return lml_await_park(L, S, a, deadline, pull_k, shape);
@@ -361,6 +178,8 @@ static int pull(lua_State *L, lml_state *S, uint64_t deadline, enum shape shape)
   lml_await *a = begin_pull(L, S, feed);
   bool ended = mli_ring_ended(&feed->ring);
   if (ended || mli_ring_ready(&feed->ring)) {
+    if (S->current && ++feed->taken % ITEMS_PER_TURN == 0)
+      return lml_yield_turn(L, S, pull_k, shape);
     lml_await_end(L, S);
     return collect(L, S, g, carrier, ended, shape);
   }
@@ -387,8 +206,8 @@ static int pull_with(lua_State *L, const char *what, bool thrown) {
   generator *g = check_generator(L, S);
   lml_feed *feed = g->feed;
   if (feed->prefetch)
-    return lml_misuse(L, "%s: the generator runs ahead (prefetch = %d): its next item is no answer", what,
-                      (int)feed->prefetch);
+    return lml_misuse(L, "%s: the generator runs ahead (prefetch = %d): its next item is no answer",
+                      what, (int)feed->prefetch);
   int n = lua_gettop(L) - 1;
   mli_message **carrier = get_carrier(L);
   *carrier = lml_encode(L, 2, n, thrown ? LML_ERROR_VALUE : LML_ARGUMENTS);
@@ -497,7 +316,7 @@ static int l_generator(lua_State *L) {
     free(feed);
     return luaL_error(L, "not enough memory");
   }
-  mli_object_init(&feed->object, &feed_type);
+  mli_object_init(&feed->object, &lml_feed_type);
   feed->prefetch = (unsigned)prefetch;
   mli_object_init(&g->object, &lml_generator_type);
   g->feed = feed;
@@ -551,15 +370,19 @@ static int g_tostring(lua_State *L) {
 }
 
 void lml_generator_open(lua_State *L) {
-  static const luaL_Reg functions[] = {
-    { "generator", l_generator }, { "attach", l_attach }, { NULL, NULL }
-  };
-  static const luaL_Reg methods[] = {
-    { "next", g_next }, { "send", g_send }, { "throw", g_throw }, { "close", g_close }, { NULL, NULL }
-  };
-  static const luaL_Reg metamethods[] = {
-    { "__gc", g_gc }, { "__eq", g_eq }, { "__tostring", g_tostring }, { "__call", g_call }, { NULL, NULL }
-  };
+  static const luaL_Reg functions[] = { { "generator", l_generator },
+                                        { "attach", l_attach },
+                                        { NULL, NULL } };
+  static const luaL_Reg methods[] = { { "next", g_next },
+                                      { "send", g_send },
+                                      { "throw", g_throw },
+                                      { "close", g_close },
+                                      { NULL, NULL } };
+  static const luaL_Reg metamethods[] = { { "__gc", g_gc },
+                                          { "__eq", g_eq },
+                                          { "__tostring", g_tostring },
+                                          { "__call", g_call },
+                                          { NULL, NULL } };
   lml_state_of(L)->yieldable[7] = body_main;
   lml_setfuncs(L, functions);
   lua_newtable(L);
@@ -574,6 +397,6 @@ void lml_generator_open(lua_State *L) {
   lua_newtable(L);
   lua_pushcfunction(L, g_gc);
   lua_setfield(L, -2, "__gc");
-  lml_handle_declare(L, &feed_type);
+  lml_handle_declare(L, &lml_feed_type);
   lua_pop(L, 1);
 }

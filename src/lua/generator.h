@@ -5,7 +5,29 @@
 #ifndef LML_GENERATOR_H
 #define LML_GENERATOR_H
 
+#include "core/ring.h"
 #include "state.h"
+
+#define ITEMS_PER_TURN 64 /* that a job gives or takes without a wait before it lets others run */
+
+/* What the body of a generator shares with who pulls from it: see generator.c. */
+/* [C] the consumer, while it holds `pulling`  [L] the body's loop */
+struct lml_feed {
+  mli_object object;
+  mli_ring ring;
+  unsigned prefetch;   /* [I] items to keep ready; 0: none before they are asked for */
+  mli_watcher end;     /* on the job's future: holds a reference until it fires */
+  atomic_bool pulling; /* [A] */
+  atomic_bool closed;  /* [A] whoever pulled wants no more */
+  atomic_bool raised;  /* [A] the body's error */
+  mli_message *sent;   /* [C] until the grant, [L] until the next put: for the yield */
+  bool thrown;         /* likewise: `sent` is an error to raise there */
+  unsigned taken;      /* [C] in a row without a wait */
+  unsigned given;      /* [L] likewise */
+  bool idle;           /* [L] waits for credit */
+  bool ignored;        /* [L] yielded after it was told to end */
+};
+extern const mli_type lml_feed_type;
 
 /* A submitted job begins: its function and arguments are on the stack from `first` up.
 ** If it is a generator's body, whose last argument is its feed, takes that off, gives it

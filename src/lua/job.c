@@ -54,17 +54,19 @@ static lml_job *job_new(lml_state *S) {
   return job;
 }
 
+static void info_free(lml_info *info) {
+  if (!info) return;
+  free(info->name);
+  free(info->traceback);
+  free(info->joined);
+  lml_feed_drop(info->feed);
+  free(info);
+}
+
 static void job_free(lml_job *job) {
   lml_state *S = job->S;
-  if (job->info) {
-    lml_info *info = job->info;
-    if (S->loop) mli_loop_timer_stop(S->loop, &info->deadline);
-    free(info->name);
-    free(info->traceback);
-    free(info->joined);
-    lml_feed_drop(info->feed);
-    free(info);
-  }
+  if (job->info && S->loop) mli_loop_timer_stop(S->loop, &job->info->deadline);
+  info_free(job->info);
   luaL_unref(S->L, LUA_REGISTRYINDEX, job->root.error);
   luaL_unref(S->L, LUA_REGISTRYINDEX, job->context);
   *job->link = job->next;
@@ -72,6 +74,11 @@ static void job_free(lml_job *job) {
   S->job_count--;
   job->ready_next = S->free_jobs;
   S->free_jobs = job;
+}
+
+void lml_jobs_forget(lml_state *S) {
+  for (lml_job *job = S->jobs; job; job = job->next) info_free(job->info);
+  S->jobs = NULL;
 }
 
 lml_info *lml_job_info(lml_job *job) {

@@ -23,6 +23,10 @@ _Thread_local lml_state *lml_thread_state;
 /* Pushes the handler as a function of this state, or nil for the default. */
 static void push_handler(lua_State *L, lml_state *S) {
   unsigned version = atomic_load(&handler.version);
+  if (S->closed && S->handler_version != version) {
+    lua_pushnil(L); /* what is made in a closing state is never finalized */
+    return;
+  }
   if (S->handler_version == version) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &function_key);
     return;

@@ -31,10 +31,19 @@ static void check_interrupt(run *r) {
   }
 }
 
+/* To the thread the run is one wait: its scopes bound it. */
+static void check_scopes(run *r) {
+  if (r->S->scope && lml_scope_expire(r->S->scope))
+    mli_future_cancel(lml_future_core(r->main), NULL);
+}
+
 static void look(mli_timer *timer) {
   run *r = mli_container(timer, run, look);
   check_interrupt(r);
-  mli_loop_timer_start(r->S->loop, timer, mli_now() + SIGNAL_SLICE);
+  check_scopes(r);
+  uint64_t next = mli_now() + SIGNAL_SLICE, bound = lml_scope_deadline(r->S->scope);
+  if (bound > mli_now() && bound < next) next = bound;
+  mli_loop_timer_start(r->S->loop, timer, next);
 }
 
 static bool run_turn(mli_loop *loop) {
@@ -42,6 +51,7 @@ static bool run_turn(mli_loop *loop) {
   lml_state *S = r->S;
   bool more = lml_turn(S);
   check_interrupt(r);
+  check_scopes(r);
   if (!r->ending && mli_future_settled(lml_future_core(r->main))) {
     r->ending = true;
     lml_cancel_jobs(S, 0);
@@ -83,7 +93,7 @@ bool lml_run(lua_State *L, int nargs) {
   if (begun) {
     r.main = lua_touserdata(L, -1);
     lml_inbox_attach(S->inbox, loop);
-    mli_loop_timer_start(loop, &r.look, mli_now() + SIGNAL_SLICE);
+    look(&r.look);
     mli_loop_run(loop);
     lml_inbox_attach(S->inbox, NULL);
   }
@@ -100,7 +110,11 @@ bool lml_run(lua_State *L, int nargs) {
 static int l_run_loop(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   if (!lml_run(L, lua_gettop(L) - 1)) return luaL_error(L, "interrupted!");
-  return lml_future_push(L, lml_upstate(L), 1);
+  lml_state *S = lml_upstate(L);
+  lml_scope *scope = lml_scope_cancelled(S->scope);
+  if (scope && mli_future_state(lml_future_core(lua_touserdata(L, 1))) == MLI_STOPPED)
+    lml_raise_cancelled(L, S, scope);
+  return lml_future_push(L, S, 1);
 }
 
 /* ---- a run inside a job: its jobs are those that it and they spawn ---- */

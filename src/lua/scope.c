@@ -98,13 +98,17 @@ static int l_pop(lua_State *L) {
   return 0;
 }
 
-void lml_scopes_leave(lml_job *job) {
-  while (job->scope != &job->root) {
-    block *b = mli_container(job->scope, block, scope);
-    job->scope = job->scope->parent;
+static void leave_all(lml_scope **slot, const lml_scope *end) {
+  while (*slot != end) {
+    block *b = mli_container(*slot, block, scope);
+    *slot = b->scope.parent;
     leave(b);
   }
 }
+
+void lml_scopes_leave(lml_job *job) { leave_all(&job->scope, &job->root); }
+
+void lml_thread_scopes_leave(lml_state *S) { leave_all(&S->scope, NULL); }
 
 static int l_absorbs(lua_State *L) {
   block *b = check_block(L);

@@ -30,6 +30,7 @@ void lml_setfuncs(lua_State *L, const luaL_Reg *functions) {
 }
 
 static void free_memory(lml_state *S) {
+  lml_jobs_forget(S);
   while (S->job_chunks) {
     void *chunk = S->job_chunks;
     S->job_chunks = *(void **)chunk;

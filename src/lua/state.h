@@ -172,6 +172,8 @@ int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope);
 void lml_job_push_future(lua_State *L, lml_job *job);
 /* A bounded share of the ready jobs; true: there are more. */
 bool lml_turn(lml_state *S);
+/* The state is closed from inside a job (os.exit): what jobs still hold is freed. */
+void lml_jobs_forget(lml_state *S);
 void lml_task_start(lml_state *S, mli_task *task);
 void lml_task_drop(lml_state *S, mli_task *task); /* it was cancelled in the queue */
 /* Describes the caller of the running C function: "file.lua:12". */
@@ -320,6 +322,8 @@ uint64_t lml_scope_deadline(lml_scope *innermost);
 bool lml_scope_expire(lml_scope *innermost);
 /* The job ends: its scopes are left. */
 void lml_scopes_leave(lml_job *job);
+/* The same for the thread outside of jobs: a worker's task ends. */
+void lml_thread_scopes_leave(lml_state *S);
 
 /* ---- context variables (context.c) ---- */
 
