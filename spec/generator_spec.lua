@@ -19,12 +19,22 @@ local function read_trail()
   return trail -- luacheck: ignore trail
 end
 
+-- For a <close> variable: calls f(err) as the block is left.
+local function at_exit(f)
+  return setmetatable({}, { __close = function(_, err) f(err) end })
+end
+
 local function collect(generator)
   local items = {}
   for item in generator do
     items[#items + 1] = item
   end
   return items
+end
+
+local function two_items(gate)
+  coroutine.yield(gate:pass())
+  coroutine.yield "two"
 end
 
 describe("generator", function()
@@ -77,7 +87,11 @@ describe("generator", function()
           coroutine.yield "inner" -- of the inner coroutine: no item
         end)
         assert(inner() == "inner")
-        for x in function(_, i) ml.sleep(0.001) i = (i or 1) + 1 if i < 4 then return i end end do
+        local function step(_, i)
+          ml.sleep(0.001)
+          if i < 3 then return i + 1 end
+        end
+        for x in step, nil, 1 do
           coroutine.yield(x)
         end
       end }
@@ -126,7 +140,9 @@ describe("generator", function()
     it("keep trailing nils of the arguments", function()
       local g = ex:generator{ function(...) coroutine.yield(select("#", ...)) end, nil, nil, n = 3 }
       assert.same({ true, 2 }, { g:next() })
-      local _, n = ml.agen_to_gen(function(...) coroutine.yield(select("#", ...)) end, 1, nil):next()
+      local _, n = ml.agen_to_gen(function(...)
+        coroutine.yield(select("#", ...))
+      end, 1, nil):next()
       assert.equal(2, n)
     end)
   end)
@@ -165,7 +181,7 @@ describe("generator", function()
 
     it("give up at the timeout and lose nothing", function()
       local gate = h.gate()
-      local g = ex:generator{ function(wait) coroutine.yield(wait:pass()) coroutine.yield "two" end, gate }
+      local g = ex:generator{ two_items, gate }
       for _, timeout in ipairs{ 0, h.SHORT, 0 } do
         local ok, err = g:next(timeout)
         assert.is_nil(ok)
@@ -180,7 +196,7 @@ describe("generator", function()
 
     it("that are cancelled lose nothing", function()
       local gate = h.gate()
-      local g = ex:generator{ function(wait) coroutine.yield(wait:pass()) coroutine.yield "two" end, gate }
+      local g = ex:generator{ two_items, gate }
       ml.run(function()
         assert.is_nil((ml.move_on_after(h.SHORT, g.next, g)))
         gate:open "one"
@@ -191,7 +207,10 @@ describe("generator", function()
 
     it("raise in a second consumer while one waits", function()
       local gate, started = h.gate(), h.gate()
-      local g = ex:generator{ function(s, wait) s:open() coroutine.yield(wait:pass()) end, started, gate }
+      local g = ex:generator{ function(s, wait)
+        s:open()
+        coroutine.yield(wait:pass())
+      end, started, gate }
       local first = ex:submit(function(generator) return generator:next() end, g)
       started:pass()
       h.misuse("another consumer waits", function() g:next(1) end)
@@ -349,8 +368,10 @@ describe("generator", function()
   describe("errors", function()
     it("come after the items, once", function()
       for _, prefetch in ipairs{ 0, 8 } do
-        local g = ex:generator{ function() coroutine.yield(1) coroutine.yield(2) error({ n = 3 }, 0) end,
-          prefetch = prefetch }
+        local g = ex:generator{ function()
+          count(2)
+          error({ n = 3 }, 0)
+        end, prefetch = prefetch }
         assert.same({ true, 1 }, { g:next() })
         assert.same({ true, 2 }, { g:next() })
         assert.same({ n = 3 }, h.raised(g.next, g))
@@ -375,7 +396,10 @@ describe("generator", function()
     it("nobody asked for are reported once", function()
       local log = h.error_log()
       do
-        local g = ex:generator{ function() coroutine.yield(1) error("unasked", 0) end, prefetch = 4 }
+        local g = ex:generator{ function()
+          coroutine.yield(1)
+          error("unasked", 0)
+        end, prefetch = 4 }
         g:next()
         h.eventually(function() return ex:stats().failed == 1 end)
         g = nil -- luacheck: ignore
@@ -391,7 +415,9 @@ describe("generator", function()
       h.misuse("table expected, got function", function() ml.generator(count) end)
       h.misuse("unknown option 'prefech'", function() ml.generator{ count, prefech = 2 } end)
       for _, wrong in ipairs{ -1, 1.5, "4", 0 / 0 } do
-        h.misuse("option 'prefetch': count expected", function() ml.generator{ count, prefetch = wrong } end)
+        h.misuse("option 'prefetch': count expected", function()
+          ml.generator{ count, prefetch = wrong }
+        end)
       end
       h.misuse("at most", function() ml.generator{ count, prefetch = 1 << 40 } end)
       h.misuse("job expected", function() ml.generator{} end)
@@ -417,17 +443,21 @@ describe("generator", function()
   describe("close", function()
     -- Notes what becomes of a body that waits as `how` says.
     local function careful(log, how, clean)
-      local guard <close> = setmetatable({}, { __close = function(_, err) -- luacheck: ignore guard
+      local _ <close> = at_exit(function(err)
         log(ml.is_cancelled(err) and "cancelled" or tostring(err))
         if clean then clean() end
         log "cleaned"
-      end })
+      end)
       how()
       log "not reached"
     end
 
+    local function slowly()
+      ml.shield(ml.sleep, h.SHORT)
+    end
+
     it("raises at the yield and waits for the clean-up", function()
-      local g = ex:generator{ careful, note, coroutine.yield, function() ml.shield(ml.sleep, h.SHORT) end }
+      local g = ex:generator{ careful, note, coroutine.yield, slowly }
       g:next()
       assert.is_true(g:close())
       assert.equal("cancelled cleaned", ex:submit(read_trail):result(h.TIMEOUT))
@@ -469,7 +499,9 @@ describe("generator", function()
     end)
 
     it("raises the clean-up's error, once", function()
-      local g = ex:generator{ careful, note, coroutine.yield, function() error("clean-up failed", 0) end }
+      local g = ex:generator{ careful, note, coroutine.yield, function()
+        error("clean-up failed", 0)
+      end }
       g:next()
       assert.equal("clean-up failed", h.raised(g.close, g))
       assert.is_true(g:close())
@@ -478,7 +510,7 @@ describe("generator", function()
 
     it("raises when the body goes on yielding, which is stopped for good", function()
       local g = ex:generator{ function(log)
-        local guard <close> = setmetatable({}, { __close = function() log "closed" end }) -- luacheck: ignore guard
+        local _ <close> = at_exit(function() log "closed" end)
         while true do
           pcall(coroutine.yield, 1)
         end
@@ -493,7 +525,7 @@ describe("generator", function()
     it("gives up at its timeout; the clean-up goes on, and may be waited for again", function()
       local gate = h.gate()
       local g = ex:generator{ function(wait)
-        local guard <close> = ml.defer(function() wait:pass() end) -- luacheck: ignore guard
+        local _ <close> = ml.defer(function() wait:pass() end)
         coroutine.yield(1)
       end, gate }
       g:next()
@@ -509,7 +541,7 @@ describe("generator", function()
 
     it("lets clean-up catch the failure of a child job", function()
       local g = ex:generator{ function(log)
-        local guard <close> = ml.defer(function() -- luacheck: ignore guard
+        local _ <close> = ml.defer(function()
           local ok, err = pcall(function() return ml.spawn(error, "child", 0):result() end)
           log(tostring(ok) .. " " .. tostring(err))
         end)
@@ -522,7 +554,11 @@ describe("generator", function()
 
     it("happens as a <close> variable is left: break, error, cancel", function()
       for _, leave in ipairs{
-        function(g) for _ in g do break end end,
+        function(g)
+          for item in g do
+            if item then break end
+          end
+        end,
         function(g) g:next() error "left" end,
         function(g) g:next() ml.move_on_after(h.SHORT, ml.sleep, 60) end,
       } do
@@ -538,9 +574,9 @@ describe("generator", function()
     it("waits for the clean-up in a job that is being cancelled", function()
       local started = h.gate()
       local other <close> = ml.AsyncExecutor{ name = "other" }
-      local g = ex:generator{ careful, note, coroutine.yield, function() ml.shield(ml.sleep, h.SHORT) end }
+      local g = ex:generator{ careful, note, coroutine.yield, slowly }
       local job = other:submit(function(x, s)
-        local guard <close> = x -- luacheck: ignore guard
+        local _ <close> = x
         x:next()
         s:open()
         ml.sleep(60)
@@ -563,6 +599,20 @@ describe("generator", function()
   end)
 
   describe("scopes within the body", function()
+    it("lose no throw for a yield that was left", function()
+      local gate = h.gate()
+      local g = ex:generator{ function(short, wait)
+        ml.move_on_after(short, coroutine.yield, 1)
+        wait:pass()
+        coroutine.yield(2)
+      end, h.SHORT, gate }
+      assert.same({ true, 1 }, { g:next() })
+      ml.sleep(3 * h.SHORT)
+      ex:submit(function(open) ml.sleep(0.01) open:open() end, gate)
+      assert.equal("thrown", h.raised(g.throw, g, "thrown"))
+      assert.is_false(g:next())
+    end)
+
     it("may end a yield; the next one answers the next pull", function()
       local g = ex:generator{ function(short)
         ml.move_on_after(short, coroutine.yield, 1)
@@ -579,7 +629,7 @@ describe("generator", function()
 
   describe("shutdown", function()
     local function tidy(gate)
-      local guard <close> = setmetatable({}, { __close = function() gate:open() end }) -- luacheck: ignore guard
+      local _ <close> = at_exit(function() gate:open() end)
       count(100)
     end
 
@@ -627,7 +677,7 @@ describe("generator", function()
       local log = h.error_log()
       local own = ml.AsyncExecutor{ name = "own" }
       local g = own:generator{ function()
-        local guard <close> = setmetatable({}, { __close = function() error("tidy", 0) end }) -- luacheck: ignore guard
+        local _ <close> = at_exit(function() error("tidy", 0) end)
         coroutine.yield(1)
       end }
       g:next()

@@ -77,7 +77,8 @@ describe("the moonloop program", function()
 
   describe("does as lua does with", function()
     it("a script: its arguments, its first line, what it returns", function()
-      write("args.lua", "#!/usr/bin/env moonloop\nfor i = -9, 9 do print(i, arg[i]) end print(...) return 5")
+      local show = "for i = -9, 9 do print(i, arg[i]) end print(...) return 5"
+      write("args.lua", "#!/usr/bin/env moonloop\n" .. show)
       same { "args.lua" }
       same { "args.lua", "a b", "-e", "" }
       same { "-W", "-e", "x = 1", "-lstring", "args.lua", "--", "-" }
@@ -111,7 +112,8 @@ describe("the moonloop program", function()
 
     it("LUA_INIT, LUA_PATH and -E", function()
       write("init.lua", "print('init', arg[0], #arg)")
-      for _, value in ipairs { "print 'init'", "@init.lua", "@missing.lua", "a b", "error 'x'", "" } do
+      local values = { "print 'init'", "@init.lua", "@missing.lua", "a b", "error 'x'", "" }
+      for _, value in ipairs(values) do
         same { env = { LUA_INIT = value }, "-e", "print 'chunk'" }
       end
       same { env = { LUA_INIT = "print(1)", LUA_INIT_5_4 = "print(2)" }, "-e", "" }
@@ -136,7 +138,7 @@ describe("the moonloop program", function()
         "local function f() error 'deep' end local function g() f() end g()",
         "local t = setmetatable({}, { __index = function(_, k) error(k) end }) print(t.x)",
         "table.sort({ 3, 2, 1 }, function() error 'sort' end)",
-        "local x <close> = setmetatable({}, { __close = function(_, e) print(e) end }) error 'closed'",
+        "local x <close> = setmetatable({}, { __close = function(_, e) print(e) end }) error 'c'",
         "local x <close> = setmetatable({}, { __close = function() error 'b' end }) error 'a'",
         "setmetatable({}, { __gc = function() print 'collected' end }) error 'x'",
         "goto nowhere",
@@ -150,11 +152,14 @@ describe("the moonloop program", function()
     end)
 
     it("os.exit in all its forms", function()
-      for _, arguments in ipairs { "", "true", "false", "7", "300", "'8'", "1.5", "{}", "true, true", "9, true" } do
+      local all = { "", "true", "false", "7", "300", "'8'", "1.5", "{}", "true, true", "9, true" }
+      for _, arguments in ipairs(all) do
         same { "-e", ("io.write 'out' os.exit(%s)"):format(arguments) }
       end
-      local closing = "local x <close> = setmetatable({}, { __close = function() print 'closed' end }) "
-        .. "setmetatable({}, { __gc = function() print 'collected' end }) "
+      local closing = [[
+        local x <close> = setmetatable({}, { __close = function() print "closed" end })
+        setmetatable({}, { __gc = function() print "collected" end })
+      ]]
       same { "-e", closing .. "os.exit(3, true)" }
       same { "-e", closing .. "os.exit(3)" }
       same { "-e", closing .. "coroutine.wrap(function() os.exit(4, true) end)()" }
@@ -170,7 +175,8 @@ describe("the moonloop program", function()
     it("C modules, and the collector", function()
       same { "-e", "print(require 'cjson'.encode { 1, 'a' })" }
       same { "-e", "print(collectgarbage 'incremental')" }
-      same { "-e", "print(package.loaded.moonloop, #package.searchers, coroutine.status(coroutine.running()))" }
+      same { "-e", "print(package.loaded.moonloop, #package.searchers)" }
+      same { "-e", "print(coroutine.status((coroutine.running())))" }
     end)
 
     it("a pipe that nobody reads any more", function()
@@ -181,7 +187,8 @@ describe("the moonloop program", function()
   end)
 
   it("says what is wrong with its options, and how it is used", function()
-    for _, options in ipairs { { "-x" }, { "-vx" }, { "-E1" }, { "-e" }, { "-l", "-e" }, { "--version" } } do
+    local wrong = { { "-x" }, { "-vx" }, { "-E1" }, { "-e" }, { "-l", "-e" }, { "--version" } }
+    for _, options in ipairs(wrong) do
       local out, err, code = moonloop(options)
       assert.equal("", out)
       assert.equal(1, code)
@@ -207,14 +214,16 @@ describe("the moonloop program", function()
         ml.sleep(0.001)
         print(ml.in_job(), ml.current_job().name)
       ]]
-      local out, err, code = moonloop { env = { LUA_INIT = wait }, "-e", wait, write("wait.lua", wait) }
+      write("wait.lua", wait)
+      local out, err, code = moonloop { env = { LUA_INIT = wait }, "-e", wait, "wait.lua" }
       assert.same({ ("true\tmain\n"):rep(3), "", 0 }, { out, err, code })
       assert.equal("true\tmain\n", (moonloop { input = wait }))
     end)
 
     it("and all chunks as one", function()
       local out = moonloop {
-        "-e", "ml = require 'moonloop' later = ml.spawn(function() ml.sleep(0.01) return 'kept' end)",
+        "-e", "ml = require 'moonloop'",
+        "-e", "later = ml.spawn(function() ml.sleep(0.01) return 'kept' end)",
         "-e", "print(later:result())",
       }
       assert.equal("kept\n", out)
@@ -223,7 +232,8 @@ describe("the moonloop program", function()
     it("and finds its own moonloop, whatever is on the path", function()
       local out = moonloop {
         env = { LUA_CPATH = "./nothing/?.so" },
-        "-e", "ml = require 'moonloop' package.loaded.moonloop = nil print(ml == require 'moonloop')",
+        "-e", "ml = require 'moonloop' package.loaded.moonloop = nil",
+        "-e", "print(ml == require 'moonloop')",
         "-e", "print(ml.to_thread(function() return require('moonloop').in_job() end))",
       }
       assert.equal("true\nfalse\n", out)
@@ -270,8 +280,12 @@ describe("the moonloop program", function()
       local start = [[
         local ml = require "moonloop"
         local x <close> = setmetatable({}, { __close = function() print "closed" end })
+        local listener = require("moonloop.tcp").listen("127.0.0.1", 0)
         ml.run_async_job(function() require("moonloop").sleep(100) end)
         ml.spawn(function() ml.sleep(100) end)
+        ml.spawn(function() listener:accept() end)
+        ml.spawn(function() ml.promise().future:result() end)
+        ml.spawn(function() ml.group(function(g) g:spawn(ml.sleep, 100) end) end)
         ml.sleep(0.01)
       ]]
       local ends = {
@@ -291,7 +305,9 @@ describe("the moonloop program", function()
     local clean_up = [[
       local ml = require "moonloop"
       local _ <close> = ml.defer(function() ml.sleep(0.01) print "deferred" end)
-      local _ <close> = setmetatable({}, { __close = function(_, e) print("closed", ml.is_cancelled(e)) end })
+      local _ <close> = setmetatable({}, {
+        __close = function(_, e) print("closed", ml.is_cancelled(e)) end,
+      })
       ml.spawn(function()
         local _ <close> = ml.defer(function() ml.sleep(0.01) print "job" end)
         ml.sleep(100)
@@ -317,9 +333,9 @@ describe("the moonloop program", function()
       ["a wait"] = "ml.sleep(100)",
       ["a computation"] = "while true do end",
       ["one in a coroutine"] = "coroutine.wrap(function() while true do end end)()",
-      ["one in a C function's callback"] = "table.sort({ 1, 2, 3 }, function() while true do end end)",
+      ["one in a callback"] = "table.sort({ 1, 2, 3 }, function() while true do end end)",
       ["one in another job"] = "ml.spawn(function() while true do end end):result()",
-      ["a job elsewhere"] = "ml.run_async_job(function() require('moonloop').sleep(100) end):result()",
+      ["a job elsewhere"] = "ml.run_async_job(function() ml.sleep(100) end):result()",
       ["a run of its own"] = "ml.run(function() ml.sleep(100) end)",
     } do
       it("in " .. what .. ", cleans up, and exits with 130", function()
@@ -336,7 +352,8 @@ describe("the moonloop program", function()
       assert.equal("moonloop: interrupted!\n", err)
       out, err, status = interrupt(clean_up .. "pcall(ml.sleep, 100) error 'other'")
       assert.same({ "closed\tfalse\ndeferred\njob\n", 130 }, { out, status })
-      assert.truthy(err:find "^moonloop: ready%.lua:%d+: other\nstack traceback:.*\nmoonloop: interrupted!\n$")
+      assert.truthy(err:find "^moonloop: ready%.lua:%d+: other\nstack traceback:\n", err)
+      assert.truthy(err:find "\nmoonloop: interrupted!\n$", err)
     end)
 
     it("at once when it comes again", function()
@@ -363,19 +380,22 @@ describe("the moonloop program", function()
         "-i",
         input = table.concat({
           "1, nil, 'a'", "=2 + 2", "x = 5", "x", "function f()", "return 'f'", "end", "f()",
-          "error 'first'", "error(nil)", "1 +", "", "print 'on'", "local y = (",
+          "error 'first'", "error(nil)", "1 +", "print 'on'",
         }, "\n"),
       }
       assert.equal("1\tnil\ta\n4\n5\nf\non\n\n", (without_prompts(out)))
-      local trace = "stack traceback:\n\t[C]: in function 'error'\n\tstdin:1: in main chunk\n\t[C]: in ?\n"
-      assert.equal("stdin:1: first\n" .. trace .. "(error object is a nil value)\n" .. trace, err:sub(1, #trace * 2 + 45))
-      assert.truthy(err:find("<eof>", 1, true))
+      local _, expected = shell "lua5.4 -i <in"
+      assert.equal(expected, err)
+      assert.truthy(err:find "stdin:1: first\nstack traceback:\n")
       assert.equal(0, code)
+      _, err, code = moonloop { "-i", input = "local y = (\n" }
+      assert.same({ "stdin:1: unexpected symbol near <eof>\n", 0 }, { err, code })
     end)
 
     it("comes after -e and the script, but not after their failure", function()
-      assert.equal("e\nin\n\n", (without_prompts(moonloop { "-e", "print 'e'", "-i", input = "print 'in'\n" })))
-      local out, _, code = moonloop { "-e", "error 'x'", "-i", input = "print 'in'\n" }
+      local out, _, code = moonloop { "-e", "print 'e'", "-i", input = "print 'in'\n" }
+      assert.same({ "e\nin\n\n", 0 }, { (without_prompts(out)), code })
+      out, _, code = moonloop { "-e", "error 'x'", "-i", input = "print 'in'\n" }
       assert.same({ "", 1 }, { (without_prompts(out)), code })
     end)
 
@@ -391,7 +411,7 @@ describe("the moonloop program", function()
       assert.truthy(out:find "\n> > > job\n> %? %.%. %? 1\n%? \n$")
     end)
 
-    it("lets jobs run while it waits for a terminal's line, and outlives Ctrl-C in a chunk", function()
+    it("lets jobs run while it waits for a terminal, and outlives Ctrl-C", function()
       if not os.execute "command -v script >/dev/null" then
         return pending "needs `script`, for a terminal"
       end

@@ -18,7 +18,8 @@ local OPTIONS <const> = { prefetch = true, name = true, timeout = true, n = true
 function generators.on(executor, spec)
   check.executor("generator", executor)
   if core.executor_kind(executor) ~= "async" then
-    misuse("generator: executor '%s' has no loop: use an AsyncExecutor", core.executor_name(executor))
+    local name = core.executor_name(executor)
+    misuse("generator: executor '%s' has no loop: use an AsyncExecutor", name)
   end
   if type(spec) ~= "table" then misuse("generator: table expected, got %s", type(spec)) end
   local job = {}

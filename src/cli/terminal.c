@@ -43,7 +43,8 @@ static int watch_stdin(void) {
 static void start(mli_op *op) {
   input_op *input = mli_container(op, input_op, op);
   input->epoll = watch_stdin();
-  int err = input->epoll < 0 ? input->epoll : uv_poll_init(&op->loop->uv, &input->poll, input->epoll);
+  int err = input->epoll < 0 ? input->epoll
+                             : uv_poll_init(&op->loop->uv, &input->poll, input->epoll);
   if (err) {
     if (input->epoll >= 0) close(input->epoll);
     mli_op_end_uv(op, err, "stdin");

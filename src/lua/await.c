@@ -354,8 +354,11 @@ static void op_woken(mli_waker *waker) {
 
 static void op_abort(lml_await *a) { mli_op_cancel(a->source); }
 
+/* One that goes on belongs to a job that lua_close cut off: os.exit was called. */
 static int op_box_gc(lua_State *L) {
-  lml_op_drop(lua_touserdata(L, 1));
+  mli_op **box = lua_touserdata(L, 1);
+  if (*box && (*box)->begun && !(*box)->ended) mli_op_cancel(*box);
+  lml_op_drop(box);
   return 0;
 }
 

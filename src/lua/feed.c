@@ -12,6 +12,7 @@ static void feed_destroy(mli_object *object) {
   lml_feed *feed = mli_container(object, lml_feed, object);
   mli_ring_fini(&feed->ring);
   mli_message_free(feed->sent);
+  mli_message_free(feed->read);
   free(feed);
 }
 
@@ -48,7 +49,7 @@ static int await_credit(lua_State *L, lml_state *S, lml_await *a, lua_KFunction 
   a->abort = credit_abort;
   a->waker.wake = lml_await_woken;
   if (mli_ring_await_credit(&feed->ring, &a->waker)) {
-    if (++feed->given % ITEMS_PER_TURN == 0) return lml_yield_turn(L, S, k, 0);
+    if (++feed->given % LML_ITEMS_PER_TURN == 0) return lml_yield_turn(L, S, k, 0);
     atomic_store(&a->woken, true);
   } else {
     feed->given = 0;
@@ -67,10 +68,21 @@ static void end_idle(lua_State *L, lml_state *S) {
 /* What came with the credit: raises it if it was thrown, else pushes it. */
 static int receive(lua_State *L, lml_feed *feed) {
   if (!feed->sent) return 0;
-  int n = lml_decode(L, feed->sent);
-  mli_message_free(feed->sent);
+  mli_message_free(feed->read); /* it could not be read */
+  feed->read = feed->sent;
   feed->sent = NULL;
+  int n = lml_decode(L, feed->read);
+  mli_message_free(feed->read);
+  feed->read = NULL;
   return feed->thrown ? lua_error(L) : n;
+}
+
+/* The same where no yield returns. */
+static void receive_late(lua_State *L, lml_feed *feed) {
+  if (mli_likely(!feed->sent)) return;
+  int top = lua_gettop(L);
+  receive(L, feed);
+  lua_settop(L, top);
 }
 
 static int yield_k(lua_State *L, int status, lua_KContext ctx) {
@@ -98,21 +110,19 @@ static int ignore_close(lua_State *L, lml_state *S) {
   return lml_yield_turn(L, S, stopped_k, 0);
 }
 
-/* There is credit: the item on the stack goes out. */
+/* There is credit: the item on the stack goes out. What came with the credit was for
+** the yield before, if that was left by an error of a scope before anyone pulled. */
 static int put(lua_State *L, lml_state *S, lml_await *a) {
-  mli_ring_put(&S->current->info->feed->ring, lml_encode(L, 1, lua_gettop(L), LML_RESULTS));
+  lml_feed *feed = S->current->info->feed;
+  receive_late(L, feed);
+  mli_ring_put(&feed->ring, lml_encode(L, 1, lua_gettop(L), LML_RESULTS));
   return await_credit(L, S, a, yield_k);
 }
 
-/* The yield before this one was left by an error of a scope within the body, before
-** anyone pulled: this one waited for that pull. */
 static int late_k(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   lml_state *S = lml_upstate(L);
-  int top = lua_gettop(L);
   end_idle(L, S);
-  receive(L, S->current->info->feed);
-  lua_settop(L, top);
   return put(L, S, lml_await_begin(L, S, "pull"));
 }
 
@@ -135,13 +145,13 @@ static int pulled_k(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   lml_state *S = lml_state_of(L);
   end_idle(L, S);
-  receive(L, S->current->info->feed);
+  receive_late(L, S->current->info->feed);
   lua_callk(L, lua_gettop(L) - 1, 0, 0, returned_k);
   return 0;
 }
 
 /* Stack: the body and its arguments. */
-static int body_main(lua_State *L) {
+int lml_generator_body(lua_State *L) {
   lml_state *S = lml_state_of(L);
   return await_credit(L, S, lml_await_begin(L, S, "pull"), pulled_k);
 }
@@ -153,7 +163,7 @@ void lml_generator_begin(lua_State *L, lml_state *S, int first) {
   lml_info *info = lml_job_info(S->current);
   if (!info) luaL_error(L, "not enough memory");
   info->feed = mli_retain(mli_container(object, lml_feed, object));
-  lua_pushcfunction(L, body_main);
+  lua_pushcfunction(L, lml_generator_body);
   lua_insert(L, first);
 }
 

@@ -178,7 +178,7 @@ static int pull(lua_State *L, lml_state *S, uint64_t deadline, enum shape shape)
   lml_await *a = begin_pull(L, S, feed);
   bool ended = mli_ring_ended(&feed->ring);
   if (ended || mli_ring_ready(&feed->ring)) {
-    if (S->current && ++feed->taken % ITEMS_PER_TURN == 0)
+    if (S->current && ++feed->taken % LML_ITEMS_PER_TURN == 0)
       return lml_yield_turn(L, S, pull_k, shape);
     lml_await_end(L, S);
     return collect(L, S, g, carrier, ended, shape);
@@ -383,7 +383,7 @@ void lml_generator_open(lua_State *L) {
                                           { "__tostring", g_tostring },
                                           { "__call", g_call },
                                           { NULL, NULL } };
-  lml_state_of(L)->yieldable[7] = body_main;
+  lml_state_of(L)->yieldable[7] = lml_generator_body;
   lml_setfuncs(L, functions);
   lua_newtable(L);
   lua_pushliteral(L, "generator");

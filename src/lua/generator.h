@@ -8,10 +8,11 @@
 #include "core/ring.h"
 #include "state.h"
 
-#define ITEMS_PER_TURN 64 /* that a job gives or takes without a wait before it lets others run */
+/* So many a job gives or takes without a wait before it lets others run. */
+#define LML_ITEMS_PER_TURN 64
 
-/* What the body of a generator shares with who pulls from it: see generator.c. */
-/* [C] the consumer, while it holds `pulling`  [L] the body's loop */
+/* What the body of a generator shares with who pulls from it: see generator.c.
+** [C] the consumer, while it holds `pulling`  [L] the body's loop */
 struct lml_feed {
   mli_object object;
   mli_ring ring;
@@ -22,6 +23,7 @@ struct lml_feed {
   atomic_bool raised;  /* [A] the body's error */
   mli_message *sent;   /* [C] until the grant, [L] until the next put: for the yield */
   bool thrown;         /* likewise: `sent` is an error to raise there */
+  mli_message *read;   /* [L] what was sent, while it is read */
   unsigned taken;      /* [C] in a row without a wait */
   unsigned given;      /* [L] likewise */
   bool idle;           /* [L] waits for credit */
@@ -33,6 +35,7 @@ extern const mli_type lml_feed_type;
 ** If it is a generator's body, whose last argument is its feed, takes that off, gives it
 ** to the job, and puts a function before the rest that waits for the first pull. */
 void lml_generator_begin(lua_State *L, lml_state *S, int first);
+int lml_generator_body(lua_State *L); /* that function: it is not in a wait's way */
 /* The job lets its feed go. NULL is allowed. */
 void lml_feed_drop(lml_feed *feed);
 static inline bool lml_is_generator(const lml_job *job) { return job->info && job->info->feed; }

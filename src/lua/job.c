@@ -77,7 +77,10 @@ static void job_free(lml_job *job) {
 }
 
 void lml_jobs_forget(lml_state *S) {
-  for (lml_job *job = S->jobs; job; job = job->next) info_free(job->info);
+  for (lml_job *job = S->jobs; job; job = job->next) {
+    if (job->fut && lml_future_is_local(job->fut)) mli_future_fail(&job->fut->local, ML_CLOSED);
+    info_free(job->info);
+  }
   S->jobs = NULL;
 }
 

@@ -78,6 +78,10 @@ bool lml_run(lua_State *L, int nargs) {
   if (S->loop || mli_loop_self())
     luaL_error(L, "run: a loop runs on this thread already, and its callbacks cannot wait");
   run r = { .S = S, .L = L, .hooks = { lua_gethook(L), lua_gethook(S->L) }, .look.fire = look };
+  /* Nothing is called in L meanwhile: a signal's hook would break the turn. */
+  luaL_checkstack(L, 3, NULL);
+  lua_State *from = lua_newthread(L);
+  lua_insert(L, -nargs - 2);
   mli_loop *loop;
   ml_status status = mli_loop_new(&loop, &run_hooks, &r);
   if (status != ML_OK)
@@ -86,7 +90,7 @@ bool lml_run(lua_State *L, int nargs) {
   lml_state *outer = lml_thread_state;
   lml_thread_state = S;
   S->loop = loop;
-  S->from = L;
+  S->from = from;
   lua_pushcfunction(L, begin);
   lua_insert(L, -nargs - 2);
   bool begun = lua_pcall(L, nargs + 1, 1, 0) == LUA_OK;
@@ -101,6 +105,7 @@ bool lml_run(lua_State *L, int nargs) {
   S->from = NULL;
   lml_thread_state = outer;
   mli_release(loop);
+  lua_remove(L, -2); /* `from` */
   if (!begun) lua_error(L);
   if (r.interrupted) mli_future_observe(lml_future_core(r.main));
   return !r.interrupted;

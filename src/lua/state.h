@@ -172,7 +172,7 @@ int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope);
 void lml_job_push_future(lua_State *L, lml_job *job);
 /* A bounded share of the ready jobs; true: there are more. */
 bool lml_turn(lml_state *S);
-/* The state is closed from inside a job (os.exit): what jobs still hold is freed. */
+/* The state was closed from inside a job, by os.exit: lets go of what jobs still hold. */
 void lml_jobs_forget(lml_state *S);
 void lml_task_start(lml_state *S, mli_task *task);
 void lml_task_drop(lml_state *S, mli_task *task); /* it was cancelled in the queue */
