@@ -1,45 +1,41 @@
--- How much memory does a parked job take, all told: its coroutine, its record, its timer,
--- its future and its place in a list? Then the loop ends, which cancels every one of them.
+-- How much memory does a parked job take on an executor's loop, all told: its coroutine, its
+-- record, its timer and its future? Then the executor ends, which cancels every one of them.
 --
--- usage: lua5.4 bench/parked.lua [N]
+-- usage: lua5.4 bench/parked.lua [N [lua]]
+--
+-- A job is `ml.sleep` itself; with "lua", a Lua function that sleeps: one call frame more.
 
 local ml = require "moonloop"
 
 local N <const> = tonumber(arg[1]) or 100000
+local ex = ml.AsyncExecutor { name = "bench" }
 
--- Resident memory of this process, in bytes.
-local function resident()
-  for line in io.lines("/proc/self/status") do
-    local kb = line:match("^VmRSS:%s*(%d+) kB")
-    if kb then return tonumber(kb) * 1024 end
+local bytes, spawned = ex:submit(function(n, framed)
+  -- Resident memory of this process, in bytes.
+  local function resident()
+    collectgarbage()
+    for line in io.lines("/proc/self/status") do
+      local kb = line:match("^VmRSS:%s*(%d+) kB")
+      if kb then return tonumber(kb) * 1024 end
+    end
+    error("no VmRSS in /proc/self/status")
   end
-  error("no VmRSS in /proc/self/status")
-end
-
-local jobs, parked = {}, 0
-local function job()
-  parked = parked + 1
-  ml.sleep(1e6)
-end
-
-local before, after, start, spawned, ending
-ml.run(function()
-  collectgarbage()
-  before, start = resident(), os.clock()
-  for i = 1, N do
-    jobs[i] = ml.spawn(job)
+  local job = framed and function(s) ml.sleep(s) end or ml.sleep
+  local before, start = resident(), os.clock()
+  for _ = 1, n do
+    ml.spawn(job, 1e6)
   end
-  while parked < N do
+  for _ = 1, n // 500 do
     ml.checkpoint()
   end
-  spawned = os.clock() - start
-  collectgarbage()
-  after, ending = resident(), os.clock()
-end)
-ending = os.clock() - ending
+  local taken = os.clock() - start
+  return (resident() - before) / n, taken
+end, N, arg[2] == "lua"):result()
 
-for i = 1, N do
-  assert(jobs[i]:cancelled())
-end
+assert(ex:stats().parked == N)
+local ending = os.clock()
+assert(ex:shutdown { cancel = true })
+ending = os.clock() - ending
+assert(ex:stats().cancelled == N)
 print(("bench=parked n=%d bytes=%.0f spawn_us=%.2f cancel_us=%.2f"):format(
-  N, (after - before) / N, spawned * 1e6 / N, ending * 1e6 / N))
+  N, bytes, spawned * 1e6 / N, ending * 1e6 / N))

@@ -53,6 +53,12 @@ void cli_interrupt_goes_to(lml_state *S, lml_future *u);
 /* Whether Ctrl-C came since a job was last named. */
 bool cli_interrupted(void);
 
+/* ---- quit.c ---- */
+
+/* From here on SIGQUIT shows the jobs of this state and of its executors; NULL: it ends
+** the program, as it does by itself. */
+void cli_quit_shows_jobs(lml_state *S);
+
 /* ---- script.c, repl.c, terminal.c: steps of the main job ---- */
 
 /* What the main job's stack begins with. */

@@ -27,6 +27,7 @@ static int l_exit(lua_State *L) {
   if (!lua_isboolean(L, 1)) code = (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
   if (lua_toboolean(L, 2)) {
     cli_interrupt_goes_to(NULL, NULL);
+    cli_quit_shows_jobs(NULL);
     if (cli.main && cli.main->job) {
       lml_state_of(L)->closing++; /* they cannot wait */
       lua_resetthread(cli.main->job->co);
@@ -56,14 +57,12 @@ static void open_libraries(lua_State *L) {
 static int protected_main(lua_State *L) {
   open_libraries(L);
   make_arg(L);
-#ifdef LML_GC_STRESS
-  lua_gc(L, LUA_GCINC, 100, 1000, 5);
-#else
   lua_gc(L, LUA_GCGEN, 0, 0); /* as `lua` does */
-#endif
   if (cli.options.version) cli_print_version();
   lua_pushcfunction(L, cli_main_job);
+  cli_quit_shows_jobs(lml_state_of(L));
   lml_run(L, 0);
+  cli_quit_shows_jobs(NULL);
   cli.main = NULL;
   cli_interrupt_goes_to(NULL, NULL);
   int index = lua_gettop(L);

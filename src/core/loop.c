@@ -12,8 +12,8 @@
 /* How much one turn does before it looks at I/O and timers again. */
 #define MESSAGES_PER_TURN 512
 #define TIMERS_PER_TURN 1024
-#define LINGER (10 * (MLI_MILLISECOND / 1000))
-#define PATIENCE_MAX 16
+#define LINGER (5 * (MLI_MILLISECOND / 1000))
+#define PATIENCE_MAX 8
 
 static _Thread_local mli_loop *self;
 

@@ -12,9 +12,9 @@
 typedef struct mli_timer mli_timer;
 struct mli_timer {
   mli_timer *next, **link; /* link is NULL while the timer is stopped */
-  uint64_t tick;           /* when it fires, in ticks */
   void (*fire)(mli_timer *timer);
-  uint16_t slot; /* where it hangs: level * 64 + slot, or MLI_WHEEL_DUE */
+  uint64_t tick : 48; /* when it fires, in ticks: 8,900 years of them */
+  uint64_t slot : 16; /* where it hangs: level * 64 + slot, or MLI_WHEEL_DUE */
 };
 
 #define MLI_WHEEL_LEVELS 8

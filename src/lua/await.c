@@ -139,7 +139,7 @@ static bool task_cancelled(lml_state *S) {
 
 static lml_await *begin(lml_await *a, lml_job *job, const char *what) {
   memset(a, 0, sizeof *a);
-  a->job = job;
+  a->in_job = job != NULL;
   a->what = what;
   return a;
 }
@@ -180,7 +180,7 @@ static void sync_pop(lml_state *S) {
 
 /* On the job's loop. */
 static void woken_here(lml_await *a) {
-  lml_job *job = a->job;
+  lml_job *job = mli_container(a, lml_job, await);
   atomic_store_explicit(&a->woken, true, memory_order_relaxed);
   if (!a->parked) return;
   a->parked = false;
@@ -197,8 +197,8 @@ static void on_wake_node(mli_node *node, mli_loop *loop) {
 
 void lml_await_wake(lml_await *a, bool aborted) {
   a->aborted = aborted;
-  if (a->job) {
-    mli_loop *loop = a->job->S->loop;
+  if (a->in_job) {
+    mli_loop *loop = mli_container(a, lml_job, await)->S->loop;
     if (mli_loop_self() == loop) {
       woken_here(a);
     } else {
@@ -275,7 +275,7 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
 int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, lua_KFunction k,
                    lua_KContext ctx) {
   if (!atomic_load_explicit(&a->woken, memory_order_acquire)) {
-    if (!a->job) {
+    if (!a->in_job) {
       block(L, S, a, deadline);
       return k(L, LUA_YIELD, ctx);
     }

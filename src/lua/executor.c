@@ -739,6 +739,17 @@ void lml_host_leave(lml_state *S) {
   }
 }
 
+void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex)) {
+  mli_executor *others[2] = { get_default(S, &defaults.loop), get_default(S, &defaults.pool) };
+  for (owned *o = S->owned; o; o = o->next) {
+    f(o->executor);
+    for (int i = 0; i < 2; i++)
+      if (others[i] == o->executor) others[i] = NULL;
+  }
+  for (int i = 0; i < 2; i++)
+    if (others[i]) f(others[i]);
+}
+
 void lml_executors_close(lua_State *L, lml_state *S) {
   (void)L;
   if (S->default_loop) mli_release(S->default_loop);
@@ -964,13 +975,9 @@ static void push_job(lua_State *L, lml_state *S, lml_job *job) {
   lua_createtable(L, 0, 8);
   lua_pushstring(L, lml_job_name(job, name, sizeof name));
   lua_setfield(L, -2, "name");
-  bool parked = job->await.parked;
-  lua_pushstring(L, !job->started       ? "queued"
-                    : parked            ? "parked"
-                    : S->current == job ? "running"
-                                        : "ready");
+  lua_pushstring(L, lml_job_state(job));
   lua_setfield(L, -2, "state");
-  if (parked) {
+  if (job->await.parked) {
     lua_pushstring(L, job->await.what);
     lua_setfield(L, -2, "waits_for");
     push_seconds(L, job->await.since);

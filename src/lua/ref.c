@@ -119,13 +119,12 @@ static int call_k(lua_State *L, int status, lua_KContext ctx) {
   lml_state *S = lml_upstate(L);
   const lml_await *a = S->current ? &S->current->await : &S->sync->await;
   mli_future *f = lml_future_core(lua_touserdata(L, -1));
-  if (a->aborted && a->why) { /* a call that has not begun never will */
-    mli_future_observe(f);
-    mli_future_cancel(f, NULL);
-  }
+  if (a->aborted && a->why) mli_future_cancel(f, NULL); /* if it has not begun, it never will */
   lml_await_end(L, S);
-  if (mli_future_state(f) == MLI_FAILED && f->status == ML_ABANDONED)
+  if (mli_future_state(f) == MLI_FAILED && f->status == ML_ABANDONED) {
+    mli_future_observe(f);
     return lml_raise(L, "abandoned", "the state that owns the function is gone");
+  }
   return lml_future_push(L, S, lua_gettop(L));
 }
 

@@ -35,12 +35,12 @@ struct lml_await {
   };
   mli_node node;               /* a wake from another thread, on its way */
   mli_timer timer;             /* the deadline of a job's wait */
-  lml_job *job;                /* NULL: a sync wait */
   void (*abort)(lml_await *a); /* asks the source to wake it soon */
   void *source;
   const char *what;  /* static: "future", "sleep" */
   uint64_t since;    /* ns */
   atomic_bool woken; /* [A] */
+  bool in_job; /* it is the `await` of a job; else of a sync wait */
   bool parked;
   bool aborted; /* the source gave up for us: nothing was taken */
   uint8_t why;  /* once `abort` was called: LML_DEADLINE, LML_CANCEL, LML_INTERRUPT */
@@ -349,6 +349,15 @@ void lml_report(lua_State *L, lml_state *S, const char *kind, const char *name,
                 const char *traceback, const char *where);
 int lml_on_error(lua_State *L);
 
+/* ---- the tree of jobs (tree.c) ---- */
+
+/* "queued", "parked", "running" or "ready". */
+const char *lml_job_state(const lml_job *job);
+/* Shows the jobs of a state on stderr, under that name. The state's thread. */
+void lml_tree_show(lml_state *S, const char *name);
+/* Has the loops of an executor show theirs soon; a pool's are shown at once. Any thread. */
+void lml_tree_show_executor(mli_executor *ex);
+
 /* ---- parts of the module ---- */
 
 void lml_coroutine_open(lua_State *L, lml_state *S);
@@ -394,6 +403,8 @@ mli_executor *lml_executor_check(lua_State *L, int arg);
 /* The states of the host come and go: with the last one go the defaults. */
 void lml_host_enter(void);
 void lml_host_leave(lml_state *S);
+/* Calls f for what this state made and has not ended, and for the default executors. */
+void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex));
 /* Shuts down what this state made. */
 void lml_executors_close(lua_State *L, lml_state *S);
 
