@@ -73,6 +73,7 @@ static int protected_main(lua_State *L) {
     cli.code = CLI_INTERRUPTED;
   } else if (mli_future_state(f) != MLI_FINISHED) { /* no chunk, but the main job itself */
     lml_future_push_error(L, lml_state_of(L), index);
+    luaL_tolstring(L, -1, NULL);
     return lua_error(L);
   }
   return 0;
@@ -94,7 +95,8 @@ int main(int argc, char **argv) {
   }
   lua_pushcfunction(L, protected_main);
   if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
-    cli_message(luaL_tolstring(L, -1, NULL));
+    const char *text = lua_tostring(L, -1);
+    cli_message(text ? text : "(error object is not a string)");
     cli.code = EXIT_FAILURE;
   }
   lua_close(L);

@@ -320,6 +320,8 @@ static int run_task(lua_State *L) {
   lua_settop(L, 0);
   if (S->task->context) S->context = lml_context_decode(L, S->task->context);
   int n = lml_decode(L, S->task->payload);
+  mli_message_free(S->task->payload); /* it may hold what holds this task's future */
+  S->task->payload = NULL;
   lml_resolve(L, 1);
   lua_call(L, n - 1, LUA_MULTRET);
   *out = lml_encode(L, 1, lua_gettop(L), LML_RESULTS);

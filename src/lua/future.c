@@ -578,7 +578,7 @@ static int f_gc(lua_State *L) {
   lua_State *gc = S->gc;
   lml_thread_state = S;
   S->gc = L;
-  if (object == &u->local.object) {
+  if (lml_future_is_local(u)) {
     mli_future *f = &u->local;
     if (mli_future_state(f) == MLI_FAILED && !atomic_load(&f->observed)) {
       lml_future_push_error(L, S, 1);

@@ -96,8 +96,10 @@ typedef struct lml_future {
 static inline mli_future *lml_future_core(const lml_future *u) {
   return mli_container(u->handle.object, mli_future, object);
 }
+/* A handle without room for a local future ends where one would begin: what lies there
+** is somebody else's, maybe the very future that it refers to, which then is shared. */
 static inline bool lml_future_is_local(const lml_future *u) {
-  return u->handle.object == &u->local.object;
+  return u->handle.object == &u->local.object && !lml_future_core(u)->shared;
 }
 
 /* A scope of cancellation. Each job has a root; others nest in it. */
