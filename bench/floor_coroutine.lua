@@ -1,10 +1,10 @@
--- What does a job cost in plain Lua? 1000 recycled coroutines, each of which takes a
--- function, yields once in it and finishes it. No loop, no futures, no errors caught.
+-- What does a job cost in plain Lua? Recycled coroutines, each of which takes a function,
+-- yields once in it and finishes it. No loop, no futures, no errors caught.
 --
--- usage: lua5.4 bench/floor_coroutine.lua [N]        The floor of spawn.lua.
+-- usage: lua5.4 bench/floor_coroutine.lua [N [ALIVE]]        The floor of spawn.lua and gather.lua.
 
 local N <const> = tonumber(arg[1]) or 2000000
-local ALIVE <const> = 1000
+local ALIVE <const> = tonumber(arg[2]) or 1000
 local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
 
 local finished = 0
@@ -42,4 +42,4 @@ for _ = 1, N // ALIVE do
 end
 local seconds = os.clock() - start
 assert(finished == N // ALIVE * ALIVE)
-print(("bench=floor_coroutine n=%d us=%.3f"):format(finished, seconds * 1e6 / finished))
+print(("bench=floor_coroutine n=%d alive=%d us=%.3f"):format(finished, ALIVE, seconds * 1e6 / finished))

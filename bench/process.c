@@ -3,14 +3,18 @@
 **
 **   process.pin(n)               the calling thread runs on CPU n only
 **   process.cpus()               the CPUs the calling thread may run on
+**   process.resident()           its resident memory in bytes, without what malloc keeps for later
 **   process.setenv(name, value)  before there are threads, and libraries that look
 */
 #include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <malloc.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int l_pin(lua_State *L) {
   lua_Integer n = luaL_checkinteger(L, 1);
@@ -36,6 +40,18 @@ static int l_cpus(lua_State *L) {
   return 1;
 }
 
+static int l_resident(lua_State *L) {
+  malloc_trim(0);
+  FILE *file = fopen("/proc/self/statm", "r");
+  if (!file) return luaL_error(L, "/proc/self/statm: %s", strerror(errno));
+  long pages;
+  int n = fscanf(file, "%*d %ld", &pages);
+  fclose(file);
+  if (n != 1) return luaL_error(L, "/proc/self/statm: cannot read it");
+  lua_pushinteger(L, (lua_Integer)pages * sysconf(_SC_PAGESIZE));
+  return 1;
+}
+
 static int l_setenv(lua_State *L) {
   if (setenv(luaL_checkstring(L, 1), luaL_checkstring(L, 2), 1) != 0) {
     return luaL_error(L, "%s", strerror(errno));
@@ -45,7 +61,8 @@ static int l_setenv(lua_State *L) {
 
 __attribute__((visibility("default"))) int luaopen_bench_process(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "pin", l_pin }, { "cpus", l_cpus }, { "setenv", l_setenv }, { NULL, NULL }
+    { "pin", l_pin },       { "cpus", l_cpus }, { "resident", l_resident },
+    { "setenv", l_setenv }, { NULL, NULL },
   };
   luaL_newlib(L, functions);
   return 1;

@@ -94,10 +94,10 @@ jobs of main: 5
       gate:set()
     ]])
     contains(output, "\njobs of orders, loop 1: 1\n", "\njobs of orders, loop 2: 1\n",
-      "\n  order 1: parked N s, waits for event wait, at script:8, submitted at script:10\n",
-      "\njobs of crunch:\n  sum 1: running, submitted at script:11\n"
-      .. "  sum 2: queued, submitted at script:11\n  1 running, 1 queued\n",
-      "\njobs of moonloop: 1\n  default: parked N s, waits for event wait, at script:8")
+      "\n  order 1: parked N s, waits for event wait, at script:9, submitted at script:11\n",
+      "\njobs of crunch:\n  sum 1: running, submitted at script:12\n"
+      .. "  sum 2: queued, submitted at script:12\n  1 running, 1 queued\n",
+      "\njobs of moonloop: 1\n  default: parked N s, waits for event wait, at script:9")
   end)
 
   it("may come again and again, and beside a debugger's hook", function()

@@ -5,6 +5,7 @@ local check = require "moonloop.check"
 local generators = require "moonloop.generator"
 local jobs = require "moonloop.jobs"
 local lists = require "moonloop.lists"
+local scopes = require "moonloop.scopes"
 local misuse = check.misuse
 local pack, unpack = table.pack, table.unpack
 local executors = {}
@@ -127,7 +128,11 @@ function executor_meta.__index(self, key)
   if key == "name" then return core.executor_name(self) end
   return Executor[key]
 end
-function executor_meta.__close(self) self:shutdown() end
+--- Leaving the block of a `<close>` executor ends it and waits; where a cancel leaves it,
+-- the executor's jobs are cancelled too.
+function executor_meta.__close(self, err)
+  scopes.shield(Executor.shutdown, self, core.is_cancelled(err) and { cancel = true } or nil)
+end
 executor_meta.__metatable = false
 
 --- Checks the options all executors share; returns name, max_pending, init...

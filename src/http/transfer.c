@@ -101,7 +101,6 @@ static CURLcode set_base(mli_http_easy *easy) {
 #endif
   SET(CURLOPT_DNS_CACHE_TIMEOUT, 300L);
   SET(CURLOPT_TCP_KEEPALIVE, 1L);
-  SET(CURLOPT_PIPEWAIT, 1L);
   SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   SET(CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
   SET(CURLOPT_REDIR_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
@@ -198,6 +197,9 @@ CURLcode mli_http_prepare(mli_http_easy *easy) {
     if (code != CURLE_OK) return code;
   }
   SET(CURLOPT_CURLU, h->address->url);
+  /* Where HTTP/2 may come of it, one connection is worth waiting for; plain HTTP would
+  ** wait for a whole response. */
+  SET(CURLOPT_PIPEWAIT, h->address->tls || h->version == MLI_HTTP_2_PRIOR ? 1L : 0L);
   easy->plain = is_plain(h);
   *h->last_header = easy->plain ? &accept : &accept_of_body;
   SET(CURLOPT_HTTPHEADER, h->headers);

@@ -133,6 +133,9 @@ static void init_done(mli_watcher *watcher) {
   lml_future *u = lua_touserdata(L, -1);
   lua_pop(L, 1);
   S->broken = mli_future_state(lml_future_core(u)) != MLI_FINISHED;
+  /* It is none of the jobs that were submitted. */
+  mli_count(&S->count->submitted, -1);
+  mli_count(S->broken ? &S->count->failed : &S->count->finished, -1);
   S->init_settled = true; /* the turn goes on from here: see worker_turn */
 }
 
