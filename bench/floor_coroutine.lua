@@ -42,4 +42,5 @@ for _ = 1, N // ALIVE do
 end
 local seconds = os.clock() - start
 assert(finished == N // ALIVE * ALIVE)
-print(("bench=floor_coroutine n=%d alive=%d us=%.3f"):format(finished, ALIVE, seconds * 1e6 / finished))
+local us = seconds * 1e6 / finished
+print(("bench=floor_coroutine n=%d alive=%d us=%.3f"):format(finished, ALIVE, us))

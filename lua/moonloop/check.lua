@@ -12,7 +12,9 @@ function check.type_of(...) return select("#", ...) == 0 and "no value" or type(
 --- Refuses options that are not in `known`, by name.
 function check.options(what, options, known)
   if options == nil then return {} end
-  if type(options) ~= "table" then check.misuse("%s: table of options expected, got %s", what, type(options)) end
+  if type(options) ~= "table" then
+    check.misuse("%s: table of options expected, got %s", what, type(options))
+  end
   for key in pairs(options) do
     if not known[key] then check.misuse("%s: unknown option '%s'", what, tostring(key)) end
   end
@@ -28,7 +30,9 @@ function check.count(what, value, default)
 end
 
 function check.executor(what, value)
-  if not core.is_executor(value) then check.misuse("%s: executor expected, got %s", what, type(value)) end
+  if not core.is_executor(value) then
+    check.misuse("%s: executor expected, got %s", what, type(value))
+  end
   return value
 end
 

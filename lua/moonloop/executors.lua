@@ -99,8 +99,9 @@ function Executor:shutdown(options)
   if not wait then return true end
   if not ended:wait(options.timeout) then
     local left = self:jobs()
-    return nil, core.error_value("timeout", ("executor '%s' did not stop: %s"):format(core.executor_name(self),
-      #left > 0 and names_of(left) or "its loop does not answer"), { jobs = left })
+    local who = #left > 0 and names_of(left) or "its loop does not answer"
+    local text = ("executor '%s' did not stop: %s"):format(core.executor_name(self), who)
+    return nil, core.error_value("timeout", text, { jobs = left })
   end
   core.join(self)
   return true
@@ -144,7 +145,8 @@ local function executor_options(what, options, known)
   local init = pack()
   if options.init ~= nil then
     local kind = type(options.init)
-    if kind ~= "function" and kind ~= "string" and kind ~= "thread" and not jobs.is_job(options.init) then
+    local plain = kind == "function" or kind == "string" or kind == "thread"
+    if not plain and not jobs.is_job(options.init) then
       misuse("%s: option 'init': job expected, got %s", what, kind)
     end
     local f, _, _, args = jobs.open(options.init)

@@ -7,15 +7,14 @@
 local core = ...
 local ml = { version = "0.1.0" }
 
-for _, name in ipairs { "spawn", "sleep", "checkpoint", "now", "poll", "in_job", "current_job", "promise", "ref",
-                        "on_error", "is_cancelled", "is_timeout" } do
-  ml[name] = core[name]
-end
-ml.create_task = ml.spawn
-
 local function add(module, names)
   for name in names:gmatch "%S+" do ml[name] = assert(module[name], name) end
 end
+
+add(core, [[
+  spawn sleep checkpoint now poll in_job current_job promise ref on_error is_cancelled is_timeout
+]])
+ml.create_task = ml.spawn
 
 add(require "moonloop.jobs", "job")
 add(require "moonloop.scopes", "scope shield timeout wait_for move_on_after defer")

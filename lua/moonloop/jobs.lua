@@ -12,7 +12,7 @@ local Job = { __name = "moonloop.job" }
 local open
 
 --- A job with its arguments and options.
--- @param spec { f, arg1, ..., name = string, timeout = seconds, n = length of the list, f included }
+-- @param spec { f, arg1, ..., name = string, timeout = seconds, n = length with f, for nils }
 function jobs.job(spec)
   if type(spec) ~= "table" then misuse("job: table expected, got %s", type(spec)) end
   local n = spec.n or 0
@@ -23,14 +23,17 @@ function jobs.job(spec)
     if math.type(key) == "integer" and key >= 1 then
       if not spec.n and key > n then n = key end
     elseif key == "name" then
-      if type(value) ~= "string" then misuse("job: option 'name': string expected, got %s", type(value)) end
+      if type(value) ~= "string" then
+        misuse("job: option 'name': string expected, got %s", type(value))
+      end
     elseif key ~= "timeout" and key ~= "n" then
       misuse("job: unknown option '%s'", tostring(key))
     end
   end
   core.check_timeout(spec.timeout)
   open(spec[1])
-  return setmetatable({ name = spec.name, timeout = spec.timeout, args = pack(unpack(spec, 1, n)) }, Job)
+  local job = { name = spec.name, timeout = spec.timeout, args = pack(unpack(spec, 1, n)) }
+  return setmetatable(job, Job)
 end
 
 --- Takes a job argument apart. Also `jobs.open`.
@@ -40,12 +43,16 @@ function open(...)
   local kind = type(job)
   if kind == "function" then return job, nil, nil, pack(select(2, ...)) end
   if kind == "string" then
-    if not job:find("^[^:]+:[^:]+$") then misuse('a job\'s name is "module:function", got "%s"', job) end
+    if not job:find("^[^:]+:[^:]+$") then
+      misuse('a job\'s name is "module:function", got "%s"', job)
+    end
     return job, nil, nil, pack(select(2, ...))
   end
   if kind == "thread" then
     local f = core.coroutine_function(job)
-    if not f then misuse("a coroutine that was started cannot be a job: pass its function, or a fresh one") end
+    if not f then
+      misuse "a coroutine that was started cannot be a job: pass its function, or a fresh one"
+    end
     return f, nil, nil, pack(select(2, ...))
   end
   local meta = getmetatable(job)
@@ -62,7 +69,8 @@ function open(...)
   if type(meta) == "table" and type(meta.__call) == "function" then
     return meta.__call, nil, nil, pack(...)
   end
-  misuse('job expected (a function, "module:function", a fresh coroutine or ml.job{...}), got %s', check.type_of(...))
+  misuse('job expected (a function, "module:function", a fresh coroutine or ml.job{...}), got %s',
+    check.type_of(...))
 end
 
 --- The function behind "module:function", in this state.
@@ -71,7 +79,9 @@ function jobs.resolve(f)
   local module, path = f:match("^([^:]+):([^:]+)$")
   local value = require(module)
   for field in path:gmatch("[^.]+") do value = value[field] end
-  if type(value) ~= "function" then misuse('job "%s": function expected, got %s', f, type(value)) end
+  if type(value) ~= "function" then
+    misuse('job "%s": function expected, got %s', f, type(value))
+  end
   return value
 end
 

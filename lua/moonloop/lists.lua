@@ -125,7 +125,8 @@ function lists.wait(list, options)
   options = check.options("wait", options, { timeout = true, return_when = true })
   local when = options.return_when or "all"
   if not WHEN[when] then
-    misuse("wait: option 'return_when': \"all\", \"first\" or \"first_error\" expected, got %s", tostring(when))
+    misuse("wait: option 'return_when': \"all\", \"first\" or \"first_error\" expected, got %s",
+      tostring(when))
   end
   core.check_timeout(options.timeout)
   local futures = futures_of("wait", list)

@@ -2,9 +2,9 @@
 #include "engine.h"
 
 #include <limits.h>
+#include <openssl/ssl.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>

@@ -29,21 +29,21 @@ extern "C" {
 ** gives the Lua spelling. */
 typedef enum ml_status {
   ML_OK = 0,
-  ML_FAILED,       /* a job raised: the error is a value in its future */
-  ML_TIMEOUT,      /* "timeout": a deadline passed; nothing else changed */
-  ML_CANCELLED,    /* "cancelled": the caller's own job or scope was cancelled */
-  ML_JOB_CANCELLED,/* "job_cancelled": the job that was asked was cancelled */
-  ML_CLOSED,       /* "closed": the executor, socket or channel has ended */
-  ML_ABANDONED,    /* "abandoned": whoever had to settle it is gone */
-  ML_BUSY,         /* "busy": it would have to wait */
-  ML_CROSSING,     /* "crossing": a value that cannot cross states */
-  ML_CRASHED,      /* "crashed": a child process died */
-  ML_GROUP,        /* "group": several jobs of a group failed */
-  ML_MEMORY,       /* "memory": out of memory */
-  ML_INTERRUPTED,  /* "interrupted": a signal ended the wait */
-  ML_NIL_ERROR,    /* "nil_error": error(nil) */
-  ML_SYSTEM,       /* the operating system's: the name is in the detail */
-  ML_MISUSE        /* "misuse": wrong thread or wrong argument */
+  ML_FAILED,        /* a job raised: the error is a value in its future */
+  ML_TIMEOUT,       /* "timeout": a deadline passed; nothing else changed */
+  ML_CANCELLED,     /* "cancelled": the caller's own job or scope was cancelled */
+  ML_JOB_CANCELLED, /* "job_cancelled": the job that was asked was cancelled */
+  ML_CLOSED,        /* "closed": the executor, socket or channel has ended */
+  ML_ABANDONED,     /* "abandoned": whoever had to settle it is gone */
+  ML_BUSY,          /* "busy": it would have to wait */
+  ML_CROSSING,      /* "crossing": a value that cannot cross states */
+  ML_CRASHED,       /* "crashed": a child process died */
+  ML_GROUP,         /* "group": several jobs of a group failed */
+  ML_MEMORY,        /* "memory": out of memory */
+  ML_INTERRUPTED,   /* "interrupted": a signal ended the wait */
+  ML_NIL_ERROR,     /* "nil_error": error(nil) */
+  ML_SYSTEM,        /* the operating system's: the name is in the detail */
+  ML_MISUSE         /* "misuse": wrong thread or wrong argument */
 } ml_status;
 
 /* The Lua spelling of a status ("timeout"), a static string.

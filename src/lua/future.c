@@ -569,6 +569,20 @@ static mli_future finalized = { .object = { .type = &mli_future_type, .refs = 1 
                                 .state = MLI_STOPPED,
                                 .observed = true };
 
+/* Reports the error on top of the stack. The job is gone: its name and place are at the
+** end of its traceback, as push_traceback wrote them. */
+static void report_local(lua_State *L, lml_state *S, mli_future *f) {
+  char name[MLI_NAME_MAX] = "", where[MLI_WHERE_MAX + 16] = "";
+  const char *text = f->traceback, *last = NULL;
+  for (const char *at = text; at && (at = strstr(at, "\nin job ")); at++) last = at;
+  if (last) {
+    sscanf(last, "\nin job '%63[^']'", name);
+    const char *place = strstr(last, ", spawned at ");
+    if (place) sscanf(place, ", spawned at %111[^\n]", where);
+  }
+  lml_report(L, S, "job", name[0] ? name : NULL, f->traceback, where[0] ? where : NULL);
+}
+
 static int f_gc(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lml_future *u = lua_touserdata(L, 1);
@@ -582,7 +596,7 @@ static int f_gc(lua_State *L) {
     mli_future *f = &u->local;
     if (mli_future_state(f) == MLI_FAILED && !atomic_load(&f->observed)) {
       lml_future_push_error(L, S, 1);
-      lml_report(L, S, "job", NULL, f->traceback, NULL);
+      report_local(L, S, f);
       mli_future_observe(f);
     }
     mli_future_fini(f);

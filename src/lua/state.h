@@ -40,7 +40,7 @@ struct lml_await {
   const char *what;  /* static: "future", "sleep" */
   uint64_t since;    /* ns */
   atomic_bool woken; /* [A] */
-  bool in_job; /* it is the `await` of a job; else of a sync wait */
+  bool in_job;       /* it is the `await` of a job; else of a sync wait */
   bool parked;
   bool aborted; /* the source gave up for us: nothing was taken */
   uint8_t why;  /* once `abort` was called: LML_DEADLINE, LML_CANCEL, LML_INTERRUPT */
@@ -250,9 +250,9 @@ struct lml_state {
   bool broken;                /* init failed: the error is in the registry */
   bool init_settled;          /* it has just ended */
   mli_watcher init_watcher;
-  struct owned *owned; /* executors that this state made */
+  struct owned *owned;                       /* executors that this state made */
   mli_executor *default_loop, *default_pool; /* as last asked for; each a reference */
-  bool starting;       /* init has not ended: tasks wait in `deferred` */
+  bool starting;                             /* init has not ended: tasks wait in `deferred` */
   mli_node *deferred, **deferred_last;
   /* Waits of a sync state. */
   lml_sync_wait *sync, sync_first;
