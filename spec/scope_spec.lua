@@ -3,10 +3,9 @@
 local ml = require "moonloop"
 local h = require "spec.support.helpers"
 
-local function in_job(f, ...) return ml.run(f, ...) end
 local function in_sync(f, ...) return f(...) end
 
-for where, run in pairs{ ["in a job"] = in_job, ["in a sync state"] = in_sync } do
+for where, run in pairs{ ["in a job"] = ml.run, ["in a sync state"] = in_sync } do
   describe("scope " .. where, function()
     it("returns the values of its function, nils and count kept", function()
       assert.same(table.pack(nil, 2, nil), table.pack(run(ml.scope, function()
@@ -171,22 +170,16 @@ for where, run in pairs{ ["in a job"] = in_job, ["in a sync state"] = in_sync } 
           end, { timeout = 50 })
           assert.equal("timeout", err.code)
         end
+        assert.equal("timeout", select(2, ml.scope(function(s)
+          h.raised(ml.sleep, 60)
+          s:set_deadline(ml.now() + 60) -- too late
+          ml.sleep(60)
+        end, { timeout = 0.001 })).code)
         assert.equal("huge", ml.scope(function(s)
           s:set_deadline(math.huge)
           ml.sleep(0)
           return "huge"
         end))
-      end)
-    end)
-
-    it("stays over once its deadline has passed", function()
-      run(function()
-        local _, err = ml.scope(function(s)
-          h.raised(ml.sleep, 60)
-          s:set_deadline(ml.now() + 60)
-          ml.sleep(60)
-        end, { timeout = 0.001 })
-        assert.equal("timeout", err.code)
       end)
     end)
 
@@ -346,7 +339,6 @@ describe("scope", function()
       end)
     end)
     assert.equal("from within", err.reason)
-    assert.equal("value", ml.scope(function() return ml.run(function() return "value" end) end))
   end)
 
   it("bounds a poll on its thread", function()
@@ -369,7 +361,7 @@ describe("scope", function()
   end)
 
   it("dropped unfinished is no scope any more", function()
-    for _, run in ipairs{ in_job, in_sync } do
+    for _, run in ipairs{ ml.run, in_sync } do
       run(function()
         do
           local g = ml.group()
@@ -380,5 +372,20 @@ describe("scope", function()
         ml.sleep(0)
       end)
     end
+  end)
+end)
+
+describe("cancel of a job", function()
+  it("may come from a finalizer and from a callback", function()
+    ml.run(function()
+      local one = ml.spawn(ml.sleep, 60)
+      local two = ml.spawn(ml.sleep, 60)
+      ml.sleep(0)
+      one:add_done_callback(function() two:cancel "called back" end)
+      setmetatable({}, { __gc = function() one:cancel "collected" end })
+      h.collect()
+      assert.same({ "collected", "called back" },
+        { one:exception(h.TIMEOUT).reason, two:exception(h.TIMEOUT).reason })
+    end)
   end)
 end)

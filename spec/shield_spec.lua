@@ -3,10 +3,9 @@
 local ml = require "moonloop"
 local h = require "spec.support.helpers"
 
-local function in_job(f, ...) return ml.run(f, ...) end
 local function in_sync(f, ...) return f(...) end
 
-for where, run in pairs{ ["in a job"] = in_job, ["in a sync state"] = in_sync } do
+for where, run in pairs{ ["in a job"] = ml.run, ["in a sync state"] = in_sync } do
   describe("shield " .. where, function()
     it("is a call: arguments, values and errors pass", function()
       run(function()
@@ -307,6 +306,22 @@ describe("defer", function()
     assert.is_true(stubborn:cancelled())
     local took = ml.now() - before
     assert.is_true(took >= 5 and took < 10, tostring(took))
+  end)
+
+  it("that raises in a job which run left behind is reported, and run goes on", function()
+    local log = h.error_log()
+    assert.equal("value", ml.run(function()
+      ml.spawn(function()
+        local _ <close> = ml.defer(function() error("left behind", 0) end)
+        started:open()
+        ml.sleep(3600)
+      end)
+      started:pass()
+      return "value"
+    end))
+    h.collect()
+    assert.equal("left behind", (log:entry(1)))
+    ml.on_error(nil)
   end)
 
   it("cannot wait where coroutine.close runs it, and says so", function()

@@ -3,10 +3,9 @@
 local ml = require "moonloop"
 local h = require "spec.support.helpers"
 
-local function in_job(f, ...) return ml.run(f, ...) end
 local function in_sync(f, ...) return f(...) end
 
-for where, run in pairs{ ["in a job"] = in_job, ["in a sync state"] = in_sync } do
+for where, run in pairs{ ["in a job"] = ml.run, ["in a sync state"] = in_sync } do
   describe("timeout " .. where, function()
     it("returns the values of what ends in time, and passes arguments", function()
       local function echo(...)

@@ -14,10 +14,10 @@ end
 
 --- Futures of a list, as a list; jobs are started if `start` is given.
 local function futures_of(what, list, start)
-  local futures = {}
+  local futures, is_future = {}, core.is_future
   for i = 1, #list do
     local item = list[i]
-    if core.is_future(item) then
+    if is_future(item) then
       futures[i] = item
     elseif start then
       futures[i] = start(item)
@@ -95,23 +95,26 @@ function lists.gather(list)
   check_list("gather", list)
   core.check_wait "gather"
   local futures = futures_of("gather", list, core.spawn)
-  local set, where = set_of(futures)
-  local guard <close> = stop_at_exit(futures) -- luacheck: ignore guard
+  local count, set = #futures, core.waitset()
+  local add = set.add
+  for i = 1, count do add(set, futures[i]) end
+  local guard <close> = stop_at_exit(futures)
   local results, errors = {}, {}
   if list.return_errors then
-    set:wait(#where)
+    set:wait(count)
     for i = 1, #futures do
       local ok, value = futures[i]:wait()
       if ok then results[i] = value else errors[i] = value end
     end
     return results, errors
   end
-  set:wait(#where, true)
-  for _ = 1, #where do
-    local index, future = set:next(0)
-    if index and future:exception() ~= nil then return future:result() end
+  set:wait(count, true)
+  while set:failures() > 0 do
+    local _, future = set:next(0)
+    if future:exception() ~= nil then return future:result() end
   end
-  for i = 1, #futures do results[i] = (futures[i]:result()) end
+  guard[1] = {} -- all have ended
+  for i = 1, count do results[i] = (futures[i]:result()) end
   return results, errors
 end
 

@@ -729,8 +729,7 @@ static void end_executor(mli_executor *ex) {
     complain(ex);
 }
 
-void lml_host_leave(lml_state *S) {
-  (void)S;
+void lml_host_leave(void) {
   mli_lock_acquire(&defaults.lock);
   bool last = --defaults.hosts == 0;
   mli_executor *loop = last ? defaults.loop : NULL, *pool = last ? defaults.pool : NULL;
@@ -755,8 +754,7 @@ void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex)) {
     if (others[i]) f(others[i]);
 }
 
-void lml_executors_close(lua_State *L, lml_state *S) {
-  (void)L;
+void lml_executors_close(lml_state *S) {
   if (S->default_loop) mli_release(S->default_loop);
   if (S->default_pool) mli_release(S->default_pool);
   S->default_loop = S->default_pool = NULL;

@@ -38,9 +38,13 @@ struct lml_slab {
 #define PLAIN 0
 #endif
 
-lml_slab *lml_slab_new(void) { return calloc(1, sizeof(lml_slab)); }
+lml_slab *lml_slab_new(void) {
+  static lml_slab none;
+  return PLAIN ? &none : calloc(1, sizeof(lml_slab));
+}
 
 void lml_slab_free(lml_slab *slab) {
+  if (PLAIN) return;
   while (slab->arenas) {
     arena *a = slab->arenas;
     slab->arenas = a->next;

@@ -50,10 +50,18 @@ static void free_memory(lml_state *S) {
   S->free_jobs = NULL;
 }
 
+/* What the state made ends, and it counts no more as one of the host's. */
+static void close_record(lml_state *S) {
+  if (S->closed) return;
+  lml_executors_close(S);
+  if (!S->worker) lml_host_leave();
+  S->closed = true;
+}
+
 /* lua_close has come to our oldest object: nothing of ours is used after it. */
 static int state_gc(lua_State *L) {
   lml_state *S = lua_touserdata(L, 1);
-  S->closed = true;
+  close_record(S); /* unless the sentinel did; it does not if it was made while closing */
   if (S->inbox) {
     lml_inbox_close(S->inbox);
     lml_inbox_release(S->inbox);
@@ -69,11 +77,7 @@ static int state_gc(lua_State *L) {
 static int sentinel_gc(lua_State *L) {
   bool *live = lua_touserdata(L, 1);
   if (!*live) return 0;
-  lml_state *S = lml_state_of(L);
-  if (S->closed) return 0;
-  lml_executors_close(L, S);
-  if (!S->worker) lml_host_leave(S);
-  S->closed = true;
+  close_record(lml_state_of(L));
   return 0;
 }
 

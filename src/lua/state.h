@@ -404,10 +404,10 @@ mli_executor *lml_default_executor(lua_State *L);
 mli_executor *lml_executor_check(lua_State *L, int arg);
 /* The states of the host come and go: with the last one go the defaults. */
 void lml_host_enter(void);
-void lml_host_leave(lml_state *S);
+void lml_host_leave(void);
 /* Calls f for what this state made and has not ended, and for the default executors. */
 void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex));
 /* Shuts down what this state made. */
-void lml_executors_close(lua_State *L, lml_state *S);
+void lml_executors_close(lml_state *S);
 
 #endif

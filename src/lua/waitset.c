@@ -8,6 +8,7 @@
 **                                  nil: timeout; false: nothing is left
 **   set:wait(n, stop, timeout)  -- until n more have settled, or, with `stop`,
 **                                  one has failed; true, or false on a timeout
+**   set:failures()              -- how many of the settled have failed
 **
 ** An entry belongs to the set and hangs on its future until it fires or the set
 ** is collected.
@@ -198,6 +199,15 @@ static int w_wait(lua_State *L) {
   return park(L, lml_upstate(L), set, (int)need, lua_toboolean(L, 3), deadline, wait_k);
 }
 
+static int w_failures(lua_State *L) {
+  waitset *set = check_set(L);
+  mli_lock_acquire(&set->lock);
+  lua_Integer n = set->failures;
+  mli_lock_release(&set->lock);
+  lua_pushinteger(L, n);
+  return 1;
+}
+
 static int w_gc(lua_State *L) {
   waitset *set = check_set(L);
   while (set->hanging) {
@@ -219,7 +229,8 @@ static int w_gc(lua_State *L) {
 void lml_waitset_open(lua_State *L) {
   static const luaL_Reg functions[] = { { "waitset", l_new }, { NULL, NULL } };
   static const luaL_Reg methods[] = {
-    { "add", w_add }, { "next", w_next }, { "wait", w_wait }, { "__gc", w_gc }, { NULL, NULL },
+    { "add", w_add },           { "next", w_next }, { "wait", w_wait },
+    { "failures", w_failures }, { "__gc", w_gc },   { NULL, NULL },
   };
   lml_setfuncs(L, functions);
   if (luaL_newmetatable(L, WAITSET)) {
