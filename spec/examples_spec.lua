@@ -39,7 +39,8 @@ local examples = {
   graceful = {
     args = "0.5",
     matches = {
-      "^taking orders\n", "stopping: %d+ orders", "order 5 was put back", "stopped: .* none lost\n$",
+      "^taking orders\n", "stopping: %d+ orders", "order 5 was put back",
+      "stopped: .* none lost\n$",
     },
   },
   perf_test = {

@@ -60,8 +60,8 @@ jobs of main: 5
       for i = 1, 1e6 do i = i + 1 end
       print "went on"
     ]])
-    contains(output, "\njobs of main: 2\n  main: running, at script:2\n    job 2: queued, spawned at script:6\n",
-      "\nwent on\n")
+    contains(output, "\njobs of main: 2\n  main: running, at script:2\n"
+      .. "    job 2: queued, spawned at script:6\n", "\nwent on\n")
   end)
 
   it("shows a job whose parent has ended, and where it waits in a coroutine", function()

@@ -15,7 +15,7 @@
 #define JOBS_PER_TURN 1024
 #define TURN_LENGTH (2 * MLI_MILLISECOND)
 #define COROUTINES_PER_TABLE 256
-#define IDLE_COROUTINES 4096
+#define IDLE_COROUTINES 16384 /* 16 MB; to make one costs more than all the rest of a job */
 #define JOBS_PER_CHUNK 64
 
 /* ---- memory ---- */
