@@ -4,8 +4,9 @@
 local ml = require "moonloop"
 local h = require "spec.support.helpers"
 
--- `ready` is settled when the signal may come; `try` says how a call ended; `clean` is a
--- clean-up that takes its time, and says so.
+-- `ready` is opened when the signal may come, which it does once the thread waits: a
+-- reference is called only then. `try` says how a call ended; `clean` is a clean-up that
+-- takes its time, and says so.
 local prelude = [[
   local ml = require "moonloop"
   local h = require "spec.support.helpers"
@@ -13,7 +14,11 @@ local prelude = [[
     io.stdout:write(table.concat({ ... }, " "), "\n")
     io.stdout:flush()
   end
-  local function interrupt() io.popen("kill -INT $PPID"):close() end
+  local waiting = ml.ref(function() end)
+  local function interrupt()
+    waiting()
+    io.popen("kill -INT $PPID"):close()
+  end
   local ready = h.gate()
   ml.run_async_job(function()
     ready:pass()
