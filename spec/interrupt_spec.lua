@@ -212,6 +212,34 @@ describe("Ctrl-C", function()
     ]])
   end)
 
+  it("during a callback is raised by the wait, not by the callback", function()
+    prints({ "called back", "callback ended", "false interrupted!" }, [[
+      local sent = h.gate()
+      ml.run_async_job(function()
+        ready:pass()
+        io.popen("kill -INT $PPID"):close()
+        sent:open()
+      end)
+      local called = ml.ref(function()
+        say "called back"
+        ready:open()
+        while not sent:is_open() do h.spin(0.001) end
+        say "callback ended"
+      end)
+      try(ml.async_to_sync(function()
+        called()
+        ml.sleep(3600)
+      end))
+    ]])
+    prints({ "false interrupted!", "false interrupted!" }, [[
+      local call = ml.async_to_sync(function(f)
+        f()
+        ml.sleep(3600)
+      end)
+      try(call, ml.ref(function() try(ml.async_to_sync(job)) end))
+    ]])
+  end)
+
   it("uncaught ends the script after the clean-up", function()
     local output, code = run "ml.async_to_sync(job)()"
     assert.matches("^job cleaned up\n.*interrupted!\nstack traceback", output)
@@ -244,7 +272,8 @@ describe("Ctrl-C", function()
     -- which runs in the thread while it waits.
     prints({ "cleaning up", "false interrupted!", "released" }, [[
       local release, ended = h.gate(), h.gate()
-      local signal = ml.ref(function() debug.sethook(function() end, "", 1000000) end)
+      local main = coroutine.running()
+      local signal = ml.ref(function() debug.sethook(main, function() end, "", 1000000) end)
       try(ml.async_to_sync(function()
         local _ <close> = ml.defer(function()
           say "cleaning up"

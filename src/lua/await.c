@@ -223,16 +223,18 @@ static void on_deadline(mli_timer *timer) {
   a->abort(a);
 }
 
-/* A signal's handler may have left a hook to be run, as lua.c's does on Ctrl-C. */
-static bool interrupted(lua_State *L, lua_State *main, const lua_Hook before[2]) {
-  lua_State *states[2] = { L, main };
+/* A signal's handler may have left a hook to be run, as lua.c's does on Ctrl-C. A wait in
+** a callback leaves it for the wait around it. */
+static bool interrupted(lua_State *L, lml_state *S, const lua_Hook before[2]) {
+  lua_State *states[2] = { L, S->L };
   for (int i = 0; i < 2; i++) {
     lua_Hook hook = lua_gethook(states[i]);
-    if (hook && hook != before[i]) {
-      lua_sethook(states[i], NULL, 0, 0);
-      if (main != L) lua_sethook(i == 0 ? main : L, NULL, 0, 0);
-      return true;
+    if (!hook || hook == before[i]) continue;
+    if (!S->delivering) {
+      lua_sethook(L, NULL, 0, 0);
+      lua_sethook(S->L, NULL, 0, 0);
     }
+    return true;
   }
   return false;
 }
@@ -264,7 +266,7 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
     if (a->why || atomic_load_explicit(&a->woken, memory_order_acquire)) continue;
     if (task_cancelled(S))
       a->why = LML_CANCEL;
-    else if (interrupted(L, S->L, before))
+    else if (interrupted(L, S, before))
       a->why = LML_INTERRUPT;
     else if (deadline != MLI_FOREVER && mli_now() >= deadline)
       a->why = LML_DEADLINE;
@@ -483,7 +485,7 @@ static int l_poll(lua_State *L) {
     ml_status status = mli_park(mli_container(a, lml_sync_wait, await)->parker, until);
     sync_pop(S);
     some = lml_inbox_deliver(L, S);
-    if (status == ML_INTERRUPTED && interrupted(L, S->L, before)) luaL_error(L, "interrupted!");
+    if (status == ML_INTERRUPTED && interrupted(L, S, before)) luaL_error(L, "interrupted!");
     if (status == ML_TIMEOUT && until == deadline) break;
   }
   lua_pushboolean(L, some);

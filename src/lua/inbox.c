@@ -116,9 +116,15 @@ static int deliver(lua_State *L) {
   return 0;
 }
 
+/* Callbacks run in a coroutine of their own: the hook that a signal's handler leaves in
+** the main thread breaks none in the middle, and is there for the wait to see. Those that
+** come while a callback waits run where it does. */
 bool lml_inbox_deliver(lua_State *L, lml_state *S) {
   lml_letter *letter = take(S->inbox);
   if (!letter) return false;
+  bool nested = S->delivering;
+  S->delivering = true;
+  if (!nested) L = S->callbacks;
   lml_job *job = S->current; /* callbacks are in no job */
   lua_State *running = S->running;
   S->current = NULL;
@@ -136,6 +142,7 @@ bool lml_inbox_deliver(lua_State *L, lml_state *S) {
   }
   S->current = job;
   S->running = running;
+  S->delivering = nested;
   return true;
 }
 

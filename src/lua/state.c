@@ -12,8 +12,9 @@
 #include "embedded.h"
 #include "slab.h"
 
-static const char state_key;    /* registry: the record */
-static const char sentinel_key; /* registry: what is finalized first */
+static const char state_key;     /* registry: the record */
+static const char callbacks_key; /* registry: the coroutine of callbacks */
+static const char sentinel_key;  /* registry: what is finalized first */
 
 lml_state *lml_state_of(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
@@ -121,6 +122,8 @@ lml_state *lml_state_open(lua_State *L) {
   S->inbox = lml_inbox_new();
   if (!S->inbox) luaL_error(L, "not enough memory");
   lml_inbox_own(S->inbox, S);
+  S->callbacks = lua_newthread(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &callbacks_key);
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, state_gc);
   lua_setfield(L, -2, "__gc");
