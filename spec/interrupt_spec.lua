@@ -214,15 +214,15 @@ describe("Ctrl-C", function()
 
   it("during a callback is raised by the wait, not by the callback", function()
     prints({ "called back", "callback ended", "false interrupted!" }, [[
-      local sent = h.gate()
+      local begun, sent = h.gate(), h.gate()
       ml.run_async_job(function()
-        ready:pass()
+        begun:pass()
         io.popen("kill -INT $PPID"):close()
         sent:open()
       end)
       local called = ml.ref(function()
         say "called back"
-        ready:open()
+        begun:open()
         while not sent:is_open() do h.spin(0.001) end
         say "callback ended"
       end)
@@ -231,7 +231,7 @@ describe("Ctrl-C", function()
         ml.sleep(3600)
       end))
     ]])
-    prints({ "false interrupted!", "false interrupted!" }, [[
+    prints({ "job cleaned up", "false interrupted!", "false interrupted!" }, [[
       local call = ml.async_to_sync(function(f)
         f()
         ml.sleep(3600)

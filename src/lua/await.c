@@ -308,7 +308,7 @@ ml_status lml_await_end(lua_State *L, lml_state *S) {
   if (!job) sync_pop(S);
   if (mli_likely(why == 0)) return ML_OK;
   if (why == LML_DEADLINE) return ML_TIMEOUT;
-  if (why == LML_INTERRUPT) luaL_error(L, "interrupted!");
+  if (why == LML_INTERRUPT) lml_misuse(L, "interrupted!");
   lml_scope *scope = lml_scope_cancelled(job ? job->scope : S->scope);
   if (!job && !scope) raise_task_cancelled(L, S);
   if (scope) lml_raise_cancelled(L, S, scope);
@@ -485,7 +485,7 @@ static int l_poll(lua_State *L) {
     ml_status status = mli_park(mli_container(a, lml_sync_wait, await)->parker, until);
     sync_pop(S);
     some = lml_inbox_deliver(L, S);
-    if (status == ML_INTERRUPTED && interrupted(L, S, before)) luaL_error(L, "interrupted!");
+    if (status == ML_INTERRUPTED && interrupted(L, S, before)) lml_misuse(L, "interrupted!");
     if (status == ML_TIMEOUT && until == deadline) break;
   }
   lua_pushboolean(L, some);

@@ -260,8 +260,8 @@ struct lml_state {
   struct lml_lock *locks; /* held by its jobs and its thread: lock.c */
   int context;            /* of the thread, outside of jobs: as in a job */
   lml_inbox *inbox;
-  lua_State *callbacks; /* the coroutine in which what comes by the inbox runs */
-  bool delivering;      /* it does so now */
+  lua_State *callbacks;   /* the coroutine in which what comes by the inbox runs */
+  bool delivering;        /* it does so now */
   size_t idle_generators; /* jobs that wait for a pull */
   mli_timer sweep;        /* of a closing loop: see lml_generators_sweep */
   char *joined;           /* as in lml_info, for a sync state */
