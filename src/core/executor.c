@@ -70,7 +70,6 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->context = NULL;
   task->submitted_at = mli_now();
   task->timeout = MLI_FOREVER;
-  task->runner = NULL;
   task->worker = NULL;
   task->line = 0;
   task->chunk = NULL;

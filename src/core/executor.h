@@ -35,7 +35,6 @@ struct mli_task {
   mli_message *context;    /* [I] the submitter's context variables, or NULL */
   uint64_t submitted_at;   /* [I] ns */
   uint64_t timeout;        /* [I] ns from its start, or MLI_FOREVER */
-  void *runner;            /* [L] of the layer above: the job that runs it */
   mli_node cancel_node;    /* the request to cancel it, to its loop */
   mli_worker *worker;      /* loops: [I] once posted. Pools: [M] of the executor, while it runs */
   uint32_t line;           /* [I] where it was submitted; 0: unknown */

@@ -751,6 +751,28 @@ mli_message *lml_encode(lua_State *L, int first, int n, lml_cargo cargo) {
   return message;
 }
 
+static int encode_protected(lua_State *L) {
+  mli_message **out = lua_touserdata(L, 1);
+  int n = lua_gettop(L) - 2;
+  *out = lml_encode(L, 3, n, lua_toboolean(L, 2) ? LML_ERROR_VALUE : LML_RESULTS);
+  return 0;
+}
+
+mli_message *lml_encode_outcome(lua_State *L, int n, bool *failed) {
+  mli_message *out = NULL;
+  for (int tries = 0; tries < 3; tries++) {
+    lua_pushcfunction(L, encode_protected);
+    lua_pushlightuserdata(L, &out);
+    lua_pushboolean(L, *failed);
+    lua_rotate(L, -n - 3, 3);
+    if (lua_pcall(L, n + 2, 0, 0) == LUA_OK) return out;
+    *failed = true;
+    n = 1;
+  }
+  lua_pop(L, 1);
+  return NULL;
+}
+
 /* ---- decoding ---- */
 
 typedef struct decoder {

@@ -30,6 +30,11 @@ void lml_crossing_open(lua_State *L);
 ** it before calling anything that can raise. */
 mli_message *lml_encode(lua_State *L, int first, int n, lml_cargo cargo);
 
+/* The same for outcomes: encodes the n values on top of L, which it pops, as results or,
+** with `*failed`, as an error value; raises nothing. A refusal takes their place: it is
+** encoded instead and `*failed` is set. NULL: out of memory. */
+mli_message *lml_encode_outcome(lua_State *L, int n, bool *failed);
+
 /* Pushes the values of the message and returns how many. Raises what `require`
 ** of a module raised, or an error value with code "crossing" that names what
 ** could not be rebuilt. The message is borrowed and may be read again. */

@@ -331,25 +331,6 @@ static int run_task(lua_State *L) {
   return 0;
 }
 
-static int encode_value(lua_State *L) {
-  mli_message **out = lua_touserdata(L, 2);
-  *out = lml_encode(L, 1, 1, LML_ERROR_VALUE);
-  return 0;
-}
-
-/* Encodes the error on top of the stack, which it pops. */
-static mli_message *encode_error(lua_State *L) {
-  mli_message *out = NULL;
-  for (int tries = 0; tries < 3; tries++) {
-    lua_pushcfunction(L, encode_value);
-    lua_insert(L, -2);
-    lua_pushlightuserdata(L, &out);
-    if (lua_pcall(L, 2, 0, 0) == LUA_OK) return out;
-  }
-  lua_pop(L, 1);
-  return NULL;
-}
-
 static void pool_run(mli_worker *w, mli_task *task) {
   lml_state *S = w->user;
   if (!mli_future_start(&task->future)) {
@@ -388,7 +369,8 @@ static void pool_run(mli_worker *w, mli_task *task) {
       lua_pop(L, 1);
     }
     if (S->joined && state == MLI_FAILED) traceback = strdup(S->joined);
-    outcome = encode_error(L);
+    bool failed = true;
+    outcome = lml_encode_outcome(L, 1, &failed);
     if (state == MLI_STOPPED) {
       mli_message_free(outcome);
       outcome = NULL;

@@ -84,12 +84,6 @@ static void shared_cancel(mli_future *f) {
 
 static const mli_type shared_type = { "future", shared_destroy, &mli_future_type };
 
-static int encode_values(lua_State *L) {
-  mli_message **out = lua_touserdata(L, 1);
-  *out = lml_encode(L, 3, lua_gettop(L) - 2, lua_toboolean(L, 2) ? LML_ERROR_VALUE : LML_RESULTS);
-  return 0;
-}
-
 static int push_values(lua_State *L, int index, int n) {
   luaL_checkstack(L, n + 4, "too many results");
   if (n == 0) return 0;
@@ -109,19 +103,8 @@ mli_future *lml_future_share(lua_State *L, lml_state *S, int index) {
   mli_state state = mli_future_state(&u->local);
   bool failed = state == MLI_FAILED;
   if (state == MLI_FINISHED || state == MLI_FAILED) {
-    for (int tries = 0; !outcome && tries < 3; tries++) {
-      int top = lua_gettop(L);
-      lua_pushcfunction(L, encode_values);
-      lua_pushlightuserdata(L, &outcome);
-      lua_pushboolean(L, failed);
-      int n = 1;
-      if (tries == 0)
-        n = push_values(L, index, u->values);
-      else
-        lua_pushvalue(L, top);
-      if (lua_pcall(L, n + 2, 0, 0) != LUA_OK) failed = true; /* the refusal is what others see */
-      if (tries > 0) lua_remove(L, top);
-    }
+    /* A refusal is what others see. */
+    outcome = lml_encode_outcome(L, push_values(L, index, u->values), &failed);
     if (failed && state == MLI_FINISHED) state = MLI_FAILED;
   }
   shared_future *s = malloc(sizeof *s);

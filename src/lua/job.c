@@ -559,30 +559,6 @@ void lml_job_interrupt(lml_job *job) {
 
 /* ---- the end of a job ---- */
 
-static int encode_protected(lua_State *L) {
-  mli_message **out = lua_touserdata(L, 1);
-  int n = lua_gettop(L) - 2;
-  *out = lml_encode(L, 3, n, lua_toboolean(L, 2) ? LML_ERROR_VALUE : LML_RESULTS);
-  return 0;
-}
-
-/* Encodes the n values on top of L, which it pops; an error of that is what is
-** encoded instead, and `*failed` is set. NULL: out of memory. */
-static mli_message *encode(lua_State *L, int n, bool *failed) {
-  mli_message *out = NULL;
-  for (int tries = 0; tries < 3; tries++) {
-    lua_pushcfunction(L, encode_protected);
-    lua_pushlightuserdata(L, &out);
-    lua_pushboolean(L, *failed);
-    lua_rotate(L, -n - 3, 3);
-    if (lua_pcall(L, n + 2, 0, 0) == LUA_OK) return out;
-    *failed = true;
-    n = 1;
-  }
-  lua_pop(L, 1);
-  return NULL;
-}
-
 /* Keeps the n values on top of `co` in the future's handle, at 1. */
 static void keep_values(lua_State *L, lua_State *co, lml_future *u, int n) {
   if (n > 1) {
@@ -626,10 +602,9 @@ static void settle_task(lua_State *L, lml_state *S, lml_job *job, mli_state stat
     bool failed = true;
     lua_pushvalue(job->co, FIRST);
     lua_xmove(job->co, L, 1);
-    outcome = encode(L, 1, &failed);
+    outcome = lml_encode_outcome(L, 1, &failed);
   }
   bool lost = state != MLI_STOPPED && !outcome;
-  task->runner = NULL;
   job->task = NULL;
   if (lost) free(traceback), traceback = NULL;
   mli_task_settle(S->worker, task, state, outcome, traceback, lost ? ML_MEMORY : ML_OK);
@@ -649,7 +624,7 @@ static void settle_spawned(lua_State *L, lml_state *S, lml_job *job, mli_state s
       lua_pushvalue(co, FIRST + i);
       lua_xmove(co, L, 1);
     }
-    outcome = encode(L, n, &failed);
+    outcome = lml_encode_outcome(L, n, &failed);
     if (failed && state != MLI_FAILED) { /* the results do not cross: others see that */
       state = MLI_FAILED;
       n = -1;

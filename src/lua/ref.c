@@ -73,12 +73,6 @@ static int call_function(lua_State *L) {
   return 0;
 }
 
-static int encode_error(lua_State *L) {
-  mli_message **out = lua_touserdata(L, 2);
-  *out = lml_encode(L, 1, 1, LML_ERROR_VALUE);
-  return 0;
-}
-
 static void deliver_call(lua_State *L, lml_state *S, lml_letter *letter) {
   call_letter *c = mli_container(letter, call_letter, letter);
   mli_message *out = NULL;
@@ -93,12 +87,8 @@ static void deliver_call(lua_State *L, lml_state *S, lml_letter *letter) {
     return;
   }
   char *traceback = S->joined ? strdup(S->joined) : NULL;
-  for (int tries = 0; !out && tries < 2; tries++) { /* a refusal takes the error's place */
-    lua_pushcfunction(L, encode_error);
-    lua_insert(L, -2);
-    lua_pushlightuserdata(L, &out);
-    if (lua_pcall(L, 2, 0, 0) == LUA_OK) break;
-  }
+  bool failed = true;
+  out = lml_encode_outcome(L, 1, &failed);
   if (out)
     mli_future_settle(c->outcome, MLI_FAILED, out, traceback);
   else

@@ -74,8 +74,6 @@ void lml_await_woken(mli_waker *waker);
 /* Waits for the future of the handle at `index`, then runs k. */
 int lml_await_future(lua_State *L, lml_state *S, int index, uint64_t deadline, lua_KFunction k,
                      lua_KContext ctx);
-/* The thread's own work between waits: callbacks that came for a sync state. */
-void lml_poll(lua_State *L, lml_state *S);
 /* The job lets others run. k must call lml_await_end. Job only. */
 int lml_yield_turn(lua_State *L, lml_state *S, lua_KFunction k, lua_KContext ctx);
 
