@@ -1,5 +1,5 @@
-# The steps of `./dev check [STEP ...]`, which reads this file: one line each, the
-# first failure ends it. Sanitized builds bring a Lua of their own, built from the
+# The steps of `./dev check [STEP ...] [FILE ...]`, which reads this file: one line each,
+# the first failure ends it. Files are for the steps that run specs: only these. Sanitized builds bring a Lua of their own, built from the
 # distribution's source with the same sanitizer and with Lua's API checks, under
 # the name lua5.4, so that specs and the programs they start all run on it.
 
@@ -109,7 +109,8 @@ sanitized() {
   export UBSAN_OPTIONS="log_path=$report:exitcode=0:print_stacktrace=1"
   export TSAN_OPTIONS="log_path=$report:exitcode=0:suppressions=$root/.ci/tsan.supp"
   result=0
-  run_tests "$dir" || result=1
+  # shellcheck disable=SC2086 # a list of words
+  run_tests "$dir" $files || result=1
   for file in "$report".*; do
     [ -f "$file" ] || continue
     cat "$file"
@@ -119,7 +120,14 @@ sanitized() {
 }
 
 mkdir -p "$build/check"
-steps=$*
+steps='' files=''
+for argument in "$@"; do
+  case $argument in
+    *_spec.lua | *_test.c) files="$files $argument" ;;
+    *) steps="$steps $argument" ;;
+  esac
+done
+steps=${steps# }
 lua_source=${MOONLOOP_LUA_SOURCE:-$build/check/lua-source}
 
 step format check_format

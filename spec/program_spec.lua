@@ -447,8 +447,8 @@ describe("the moonloop program", function()
       end
       table.insert(steps, [[sleep 0.2; printf '\004'; sleep 0.2]])
       write("keys.sh", table.concat(steps, "\n"))
-      local out, _, code = shell "sh keys.sh | timeout 30 script -qec moonloop /dev/null"
-      assert.equal(0, code)
+      local out, err, code = shell "sh keys.sh | timeout 30 script -qec moonloop /dev/null"
+      assert.equal(0, code, out .. err)
       assert.truthy(out:find "interrupted!.*interrupted!.*\r?\nstill there", out)
     end)
   end)
