@@ -421,32 +421,31 @@ describe("the moonloop program", function()
       if not os.execute "command -v script >/dev/null" then
         return pending "needs `script`, for a terminal"
       end
-      local keys = {
-        [[ml = require "moonloop"]],
-        [[function touch(name) local f <close> = io.open(name, "w") f:write "x" end]],
-        [[ml.spawn(function() ml.sleep(0.01) touch "ran" end)]],
-        "until_exists ran",
-        [[touch "waits" ml.sleep(100)]],
-        "until_exists waits",
-        "\3",
-        [[touch "spins" while true do end]],
-        "until_exists spins",
-        "\3",
-        [[print("still" .. " there")]],
-      }
-      local steps = {}
-      for _, key in ipairs(keys) do
-        local file = key:match "^until_exists (.*)"
-        if file then
-          table.insert(steps, until_there(file) .. "; sleep 0.1")
-        elseif key == "\3" then
-          table.insert(steps, [[printf '\003'; sleep 0.3]])
-        else
-          table.insert(steps, ("printf '%%s\\n' %s"):format(quote(key)))
-        end
+      -- Each key comes when what must be before it is: a file, or a line of the output.
+      local function shown(pattern)
+        return ("for i in $(seq 500); do grep -q %s out && break; sleep 0.02; done")
+          :format(quote(pattern))
       end
-      table.insert(steps, [[sleep 0.2; printf '\004'; sleep 0.2]])
-      write("keys.sh", table.concat(steps, "\n"))
+      local function typed(line)
+        return ("printf '%%s\\n' %s"):format(quote(line))
+      end
+      write("keys.sh", table.concat({
+        typed [[ml = require "moonloop"]],
+        typed [[function touch(name) local f <close> = io.open(name, "w") f:write "x" end]],
+        typed [[ml.spawn(function() ml.sleep(0.01) touch "ran" end)]],
+        until_there "ran",
+        typed [[ml.spawn(function() touch "waits" end) ml.sleep(100)]], -- it runs in the sleep
+        until_there "waits",
+        [[printf '\003']],
+        shown "interrupted!",
+        typed [[touch "spins" while true do end]],
+        until_there "spins",
+        [[printf '\003']],
+        [[for i in $(seq 500); do [ $(grep -c interrupted! out) = 2 ] && break; sleep 0.02; done]],
+        typed [[print("still" .. " there")]],
+        shown "still there",
+        [[printf '\004']],
+      }, "\n"))
       local out, err, code = shell "sh keys.sh | timeout 30 script -qec moonloop /dev/null"
       assert.equal(0, code, out .. err)
       assert.truthy(out:find "interrupted!.*interrupted!.*\r?\nstill there", out)
