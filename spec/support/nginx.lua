@@ -4,12 +4,13 @@
 --   srv.url         "http://127.0.0.1:23456"
 --   srv.https_url   "https://127.0.0.1:23457"   with tls or http2
 --   srv.ca          path of the certificate to trust for it
+--   srv.cert, srv.key, srv.locked_key   a certificate for the client, its key, and the same
+--                   key under the password "secret"
+--   srv:pin()       the hash of the server's public key
+--   srv.socket      path of the unix socket that it listens on too
 --   srv.files       folder with the static files: what you put there is served
+--   srv:connections()   how many it has accepted, and how many are open
 --   srv:stop()
---
--- It runs in a folder of its own, under a small shell that waits on a pipe from
--- this process: when the pipe closes, for whatever reason, nginx ends and the
--- folder goes. Nothing but io.popen and os.execute is used.
 --
 -- Locations that every server has:
 --   /300b /10k /200k     static files of those sizes
@@ -26,84 +27,27 @@
 --   /once                closes the connection after its answer
 --   /slow                10 KB at 2 KB a second
 --   /drop                closes the connection without an answer
+--   /trickle             ten lines, "line 1" and so on, 20 ms between them
+--   /events              server-sent events: see its lines below
+--   /basic               asks for the user "me" with the password "secret"
+--   /connection          the connection's number, and the request's number on it
+--   /size                how many bytes the request's body had
+--   /put/NAME            PUT stores the body as a file in srv.files
+--   /client-cert         who the client's certificate is for, or 403
+--   /upstream/refused, /upstream/late   502 and 504 from a proxy
+--   /upstream/PATH       the server that the option `upstream` names
+
+local certificates = require "spec.support.certificates"
+local process = require "spec.support.process"
+local capture, quote, write_file = process.capture, process.quote, process.write_file
 
 local nginx = {}
 
-local Server = {}
-Server.__index = Server
+local Server = process.class()
 
 local STATUSES = {
   200, 201, 202, 204, 400, 401, 403, 404, 405, 409, 410, 418, 422, 429, 500, 501, 502, 503, 504,
 }
-
----@param s string
----@return string # `s` as one word of a shell command
-local function quote(s)
-  return "'" .. s:gsub("'", [['\'']]) .. "'"
-end
-
----@param command string
----@return string # what it prints, without the last newline
-local function capture(command)
-  local pipe = assert(io.popen(command, "r"))
-  local text = pipe:read("a")
-  pipe:close()
-  return (text:gsub("\n$", ""))
-end
-
----@param command string
----@param what string
-local function run(command, what)
-  local output = capture("{ " .. command .. "; } 2>&1 && echo done")
-  if output:sub(-4) ~= "done" then
-    error(what .. " failed: " .. output, 0)
-  end
-end
-
-local function write_file(path, text)
-  local file = assert(io.open(path, "wb"))
-  assert(file:write(text))
-  assert(file:close())
-end
-
-local function read_file(path)
-  local file = io.open(path, "rb")
-  if not file then return "" end
-  local text = file:read("a")
-  file:close()
-  return text
-end
-
--- The ports that something listens on, as a set.
-local function taken_ports()
-  local taken = {}
-  for _, path in ipairs { "/proc/net/tcp", "/proc/net/tcp6" } do
-    for port in read_file(path):gmatch(":(%x%x%x%x) %x+:%x+ 0A ") do
-      taken[tonumber(port, 16)] = true
-    end
-  end
-  return taken
-end
-
--- Below the range from which the system gives ports to clients.
-local function free_port(taken)
-  local urandom = assert(io.open("/dev/urandom", "rb"))
-  local port
-  repeat
-    port = 10000 + string.unpack("I2", urandom:read(2)) % 20000
-  until not taken[port]
-  urandom:close()
-  taken[port] = true
-  return port
-end
-
-local function find_program()
-  local path = capture("command -v nginx || command -v /usr/sbin/nginx")
-  if path == "" then
-    error("nginx is missing: install the package nginx-light", 0)
-  end
-  return path
-end
 
 -- The module behind /echo and /delay; Debian's nginx-light brings it.
 local function find_echo_module(program)
@@ -117,20 +61,6 @@ local function find_echo_module(program)
   return path
 end
 
--- A CA of our own and a certificate for 127.0.0.1 and localhost.
-local function make_certificates(dir)
-  if capture("command -v openssl") == "" then
-    error("openssl is missing: install the package openssl", 0)
-  end
-  local key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-  write_file(dir .. "/server.ext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1\n")
-  run("cd " .. quote(dir) .. " && openssl req -x509 " .. key .. " -keyout ca.key -out ca.pem"
-    .. " -days 30 -subj '/CN=moonloop test CA'"
-    .. " && openssl req " .. key .. " -keyout server.key -out server.csr -subj /CN=localhost"
-    .. " && openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial"
-    .. " -days 30 -extfile server.ext -out server.pem", "making certificates")
-end
-
 local function make_files(dir)
   local text = ("The quick brown fox jumps over the lazy dog, and on. "):rep(5000)
   for name, size in pairs { ["300b"] = 300, ["10k"] = 10240, ["200k"] = 204800 } do
@@ -138,7 +68,7 @@ local function make_files(dir)
   end
 end
 
-local function default_locations(opts)
+local function default_locations(opts, socket)
   local out = {}
   local function add(format, ...)
     out[#out + 1] = format:format(...)
@@ -185,7 +115,37 @@ local function default_locations(opts)
     location ~ ^/delay/([0-9.]+)(/.*)$ { echo_sleep $1; echo_exec $2 $args; }
     location = /once { keepalive_timeout 0; return 200 "once\n"; }
     location = /slow { limit_rate 2k; rewrite ^ /files/10k break; }
-    location = /drop { return 444; }]]
+    location = /drop { return 444; }
+    location = /events {
+      default_type text/event-stream;
+      echo "retry: 50\nid: 1\ndata: first\n"; echo_flush; echo_sleep 0.02;
+      echo ": a comment\nevent: named\nid: 2\ndata: one\ndata: two\n"; echo_flush;
+      echo_sleep 0.02;
+      echo "data: after $http_last_event_id\n";
+    }
+    location = /basic {
+      auth_basic moonloop; auth_basic_user_file passwords; echo "hello $remote_user";
+    }
+    location = /connection { return 200 "$connection $connection_requests\n"; }
+    location = /connections { stub_status; }
+    location = /content-length { return 200 "$content_length\n"; }
+    location /put/ { dav_methods PUT; alias files/; }
+    location = /upstream/refused { proxy_pass http://127.0.0.1:1; }]]
+  add("location = /size { proxy_pass http://unix:%s:/content-length; }", socket)
+  add("location = /upstream/late { proxy_read_timeout 100ms;"
+    .. " proxy_pass http://unix:%s:/delay/1/300b; }", socket)
+  add "location = /trickle {"
+  for n = 1, 10 do add("echo 'line %d'; echo_flush; echo_sleep 0.02;", n) end
+  add "}"
+  if opts.client_cert then
+    add [[location = /client-cert {
+      if ($ssl_client_verify != SUCCESS) { return 403 "$ssl_client_verify\n"; }
+      return 200 "$ssl_client_s_dn\n";
+    }]]
+  end
+  if opts.upstream then
+    add("location /upstream/ { proxy_http_version 1.1; proxy_pass %s/; }", opts.upstream)
+  end
   return table.concat(out, "\n    ")
 end
 
@@ -214,6 +174,7 @@ http {
   scgi_temp_path tmp-scgi;
   server {
     listen 127.0.0.1:$port backlog=4096;
+    listen unix:$socket;
     $tls
     root .;
     $locations
@@ -223,114 +184,84 @@ http {
 ]]
   local tls = self.https_port and ([[listen 127.0.0.1:%d ssl%s backlog=4096;
     ssl_certificate server.pem; ssl_certificate_key server.key;
-    ssl_session_cache shared:tls:1m;]]):format(self.https_port, opts.http2 and " http2" or "") or ""
+    ssl_session_cache shared:tls:1m; %s %s]]):format(self.https_port,
+      opts.http2 and " http2" or "",
+      opts.protocols and "ssl_protocols " .. opts.protocols .. ";" or "",
+      opts.client_cert and "ssl_client_certificate ca.pem; ssl_verify_client optional;" or "") or ""
   local cpu = opts.cpu
   return (text:gsub("%$(%l+)", {
     echo = '"' .. echo_module .. '"',
     user = capture("id -u") == "0" and "user root;" or "",
     affinity = cpu and "worker_cpu_affinity 1" .. ("0"):rep(cpu) .. ";" or "",
     port = tostring(self.port),
+    socket = self.socket,
     tls = tls,
-    locations = default_locations(opts),
+    locations = default_locations(opts, self.socket),
     more = opts.locations or "",
   }))
 end
 
--- Starts nginx under its watching shell. True, or false and nginx's own words.
-local function launch(self, program)
-  local dir = quote(self.dir)
-  self.pipe = assert(io.popen(([[
-    exec >/dev/null 2>&1
-    trap '' INT HUP TERM QUIT
-    cd %s || exit 1
-    rm -f ended
-    { %s -p %s -c nginx.conf -e error.log </dev/null 2>start.log; echo >ended; } &
-    read -r word
-    [ -s nginx.pid ] && kill "$(cat nginx.pid)"
-    wait
-    rm -f nginx.pid
-    [ "$word" = again ] || rm -rf %s]]):format(dir, quote(program), dir, dir), "w"))
-  -- nginx writes its pid when it listens already.
-  local ready = os.execute(([[cd %s || exit 1
-    i=0
-    while [ $i -lt 500 ]; do
-      [ -s nginx.pid ] && exit 0
-      [ -e ended ] && exit 1
-      sleep 0.01
-      i=$((i + 1))
-    done
-    exit 1]]):format(dir))
-  if ready then return true end
-  return false, read_file(self.dir .. "/start.log") .. read_file(self.dir .. "/error.log")
-end
-
-local function end_shell(self, word)
-  local pipe = self.pipe
-  self.pipe = nil
-  if pipe then
-    pipe:write(word, "\n")
-    pipe:close() -- waits for the shell, which waits for nginx
-  end
-end
 
 ---@class NginxOptions
----@field tls? boolean      serve https_url as well
----@field http2? boolean    the same, and offer HTTP/2 there
----@field delay? number     seconds before /300b, /10k and /200k answer
----@field locations? string more of nginx's configuration, for its server block
----@field cpu? integer      the CPU for its worker
+---@field tls? boolean         serve https_url as well
+---@field http2? boolean       the same, and offer HTTP/2 there
+---@field client_cert? boolean ask for a certificate there
+---@field certificate? CertificateOptions  what the server shows there, if it is to be wrong
+---@field protocols? string    of TLS: "TLSv1.2"
+---@field upstream? string     the URL of a server for /upstream/
+---@field delay? number        seconds before /300b, /10k and /200k answer
+---@field locations? string    more of nginx's configuration, for its server block
+---@field cpu? integer         the CPU for its worker
 
 ---Starts a server; raises if nginx will not start.
 ---@param opts? NginxOptions
 ---@return table server
 function nginx.start(opts)
   opts = opts or {}
-  local program = find_program()
+  local program = process.find("nginx", "nginx-light")
   local echo_module = find_echo_module(program)
-  local dir = capture("mktemp -d")
-  assert(dir ~= "", "no temporary folder")
-  local self = setmetatable({ dir = dir, files = dir .. "/files" }, Server)
-  local ok, err = pcall(function()
-    run("mkdir " .. quote(self.files), "mkdir")
-    make_files(dir)
-    if opts.tls or opts.http2 then
-      make_certificates(dir)
-      self.ca = dir .. "/ca.pem"
+  local secure = opts.tls or opts.http2 or opts.client_cert or opts.certificate
+  local self = process.start(setmetatable({}, Server), "nginx", function(self)
+    local dir = self.dir
+    if not self.files then
+      self.files, self.socket = dir .. "/files", dir .. "/http.sock"
+      process.run("mkdir " .. quote(self.files), "mkdir")
+      make_files(dir)
+      write_file(dir .. "/passwords", "me:{PLAIN}secret\n")
+      if secure then certificates.make(dir, opts.certificate) end
     end
-    local started, why
-    for _ = 1, 5 do -- another process may take a port between our look and nginx's bind
-      local taken = taken_ports()
-      self.port = free_port(taken)
-      self.https_port = self.ca and free_port(taken)
-      write_file(dir .. "/nginx.conf", config(self, opts, echo_module))
-      started, why = launch(self, program)
-      if started then break end
-      end_shell(self, "again")
-      if not why:find("bind() to", 1, true) then break end
-    end
-    if not started then error("nginx did not start: " .. why, 0) end
+    self.port = process.free_port()
+    repeat
+      self.https_port = secure and process.free_port()
+    until self.https_port ~= self.port
+    write_file(dir .. "/nginx.conf", config(self, opts, echo_module))
+    -- nginx writes its pid when it listens already.
+    return ("%s -p %s -c nginx.conf -e error.log"):format(quote(program), quote(dir)),
+      "[ -s nginx.pid ]"
   end)
-  if not ok then
-    os.execute("rm -rf " .. quote(dir))
-    error(err, 2)
-  end
+  local dir = self.dir
   self.url = "http://127.0.0.1:" .. self.port
-  self.https_url = self.https_port and "https://127.0.0.1:" .. self.https_port
+  if secure then
+    self.https_url = "https://127.0.0.1:" .. self.https_port
+    self.ca, self.cert = dir .. "/ca.pem", dir .. "/client.pem"
+    self.key, self.locked_key = dir .. "/client.key", dir .. "/client-locked.key"
+  end
   return self
 end
 
----Ends nginx and removes its folder. Again: nothing.
-function Server:stop()
-  end_shell(self, "stop")
-end
-
----What nginx has to say, for a failing spec.
+---The hash of the server's public key, as `tls.pinned` takes it.
 ---@return string
-function Server:log()
-  return read_file(self.dir .. "/error.log")
+function Server:pin()
+  return certificates.pin(self.dir)
 end
 
-Server.__close = Server.stop
-Server.__gc = Server.stop
+---How many connections it has accepted, and how many are open. The one that asks counts.
+---@return integer accepted
+---@return integer open
+function Server:connections()
+  local res = assert(require "moonloop.http".get(self.url .. "/connections", { timeout = 15 }))
+  local open, accepted = res.body:match "(%d+) \nserver.-\n (%d+)"
+  return tonumber(accepted), tonumber(open)
+end
 
 return nginx
