@@ -159,6 +159,79 @@ describe("a lock", function()
     end)
   end)
 
+  describe("whose job ends", function()
+    after_each(function() ml.on_error(nil) end)
+
+    it("goes on to the next waiter, with a report that says where it was acquired", function()
+      local log <const> = h.error_log()
+      local lock, name = ml.Lock(), "spec/lock_spec.lua:%d+"
+      for i, acquire in ipairs{
+        function() assert(lock:acquire()) end,
+        function() assert(lock:try_acquire()) end,
+        function() assert(lock:acquire()) error("failed", 0) end,
+        function() assert(lock:acquire()) ml.sleep(60) end,
+      } do
+        ml.run(function()
+          local job = ml.spawn(ml.job{ acquire, name = "forgetful" })
+          local waiter = ml.spawn(function()
+            assert(lock:acquire(h.TIMEOUT))
+            lock:release()
+          end)
+          ml.checkpoint()
+          job:cancel()
+          job:wait(h.TIMEOUT)
+          waiter:result(h.TIMEOUT)
+        end)
+        assert.is_false(lock:locked())
+        local err, info = log:entry(i)
+        assert.matches("^job 'forgetful' ended holding a lock acquired at " .. name ..
+          ", which was released$", err)
+        assert.equal("job", info.kind)
+        assert.equal("forgetful", info.name)
+      end
+      assert.equal(4, log:count())
+    end)
+
+    it("goes on to another state's waiter, and each of several locks does", function()
+      local log <const> = h.error_log()
+      local ex <close> = ml.AsyncExecutor{}
+      local a, b = ml.Lock(), ml.Condition()
+      local taken, go = h.gate(), h.gate()
+      local job = ex:submit(ml.job{ function(first, second, t, g)
+        first:acquire()
+        second:acquire()
+        t:open()
+        g:pass()
+      end, a, b, taken, go, name = "holder" })
+      taken:pass()
+      assert.is_true(ml.is_timeout(select(2, a:acquire(0))))
+      go:open()
+      assert.is_true(a:acquire(h.TIMEOUT))
+      assert.is_true(b:acquire(h.TIMEOUT))
+      job:result(h.TIMEOUT)
+      for i = 1, 2 do
+        assert.matches("^job 'holder' ended holding a lock acquired at ", (log:entry(i)))
+      end
+      a:release()
+      b:release()
+    end)
+
+    it("is no report's business where a hold gives it back", function()
+      local log <const> = h.error_log()
+      local lock = ml.Lock()
+      ml.run(function()
+        local job = ml.spawn(function()
+          local _ <close> = lock:hold()
+          ml.sleep(60)
+        end)
+        ml.checkpoint()
+        job:cancel_and_wait(h.TIMEOUT)
+      end)
+      assert.is_false(lock:locked())
+      assert.equal(0, log:count())
+    end)
+  end)
+
   it("goes on to the next waiter when its owner's state closes, with a report", function()
     local log <const> = h.error_log()
     local lock, taken = ml.Lock(), h.gate()

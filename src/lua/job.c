@@ -65,6 +65,7 @@ static void info_free(lml_info *info) {
 
 static void job_free(lml_job *job) {
   lml_state *S = job->S;
+  if (mli_unlikely(job->locks != NULL)) lml_locks_end(S->from, job);
   if (job->info && S->loop) mli_loop_timer_stop(S->loop, &job->info->deadline);
   info_free(job->info);
   luaL_unref(S->L, LUA_REGISTRYINDEX, job->root.error);
@@ -647,6 +648,7 @@ static void settle_spawned(lua_State *L, lml_state *S, lml_job *job, mli_state s
 static void finish(lua_State *L, lml_job *job) {
   lml_state *S = job->S;
   lml_scopes_leave(job);
+  if (mli_unlikely(job->locks != NULL)) lml_locks_end(L, job);
   mli_count(&S->count->running, -1);
   char *traceback = NULL;
   mli_state state = job->failed ? failure_state(L, job) : MLI_FINISHED;

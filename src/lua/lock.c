@@ -17,7 +17,8 @@
 ** state. Only the owner's thread says who owns it: after it was granted, and before
 ** it is given back.
 **
-** K1  A state that closes gives back what its jobs and its thread own.
+** K1  Whoever ends gives back what it owns, and that is reported: a job as it ends, a
+**     thread as its state closes.
 */
 #include <stdlib.h>
 #include "sync.h"
@@ -28,7 +29,8 @@ struct lml_lock { /* [A] atomic  [O] the owner's thread */
   mli_sem sem;
   _Atomic(lml_state *) state;    /* [A] the owner's; NULL: nobody's, or just granted */
   _Atomic(uint64_t) owner;       /* [A] its job, or 0: the thread */
-  struct lml_lock *next, **link; /* [O] in its list, with a reference */
+  uint32_t chunk, line;          /* [O] where a job acquired it: see lml_chunk_name */
+  struct lml_lock *next, **link; /* [O] in its owner's list, with a reference */
 };
 
 typedef struct condition {
@@ -93,13 +95,24 @@ static bool is_mine(const lml_lock *lock, const lml_state *S) {
 
 /* It was granted to the caller. */
 static void own(lml_state *S, lml_lock *lock) {
+  lml_lock **list = S->current ? &S->current->locks : &S->locks;
   atomic_store_explicit(&lock->owner, caller(S), memory_order_relaxed);
   atomic_store_explicit(&lock->state, S, memory_order_relaxed);
   mli_object_retain(&lock->object);
-  lock->next = S->locks;
-  lock->link = &S->locks;
+  lock->line = 0;
+  lock->next = *list;
+  lock->link = list;
   if (lock->next) lock->next->link = &lock->next;
-  S->locks = lock;
+  *list = lock;
+}
+
+/* The same where nothing but a release gives it back: a job that forgets that is told
+** where it was. */
+static int acquired(lua_State *L, lml_state *S, lml_lock *lock) {
+  own(S, lock);
+  if (S->current) lock->chunk = lml_place(L, S, &lock->line);
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 static void give_back(lml_lock *lock) {
@@ -140,9 +153,7 @@ static int acquire_k(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   lml_state *S = lml_upstate(L);
   if (lml_await_end(L, S) == ML_TIMEOUT) return lml_timed_out(L, ACQUIRE);
-  own(S, check(L, S));
-  lua_pushboolean(L, 1);
-  return 1;
+  return acquired(L, S, check(L, S));
 }
 
 static int k_acquire(lua_State *L) {
@@ -151,11 +162,7 @@ static int k_acquire(lua_State *L) {
   uint64_t deadline = lml_check_deadline(L, 2);
   check_not_mine(L, S, lock, "acquire");
   if (mli_likely(!lml_may_be_cancelled(S))) {
-    if (mli_likely(mli_sem_try(&lock->sem))) {
-      own(S, lock);
-      lua_pushboolean(L, 1);
-      return 1;
-    }
+    if (mli_likely(mli_sem_try(&lock->sem))) return acquired(L, S, lock);
     if (deadline == 0) return lml_timed_out(L, ACQUIRE);
   }
   return acquire(L, S, lock, deadline, acquire_k);
@@ -165,9 +172,7 @@ static int k_try_acquire(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lml_lock *lock = check(L, S);
   if (!mli_sem_try(&lock->sem)) return lml_fail(L, "busy", "the lock is held");
-  own(S, lock);
-  lua_pushboolean(L, 1);
-  return 1;
+  return acquired(L, S, lock);
 }
 
 static int k_release(lua_State *L) {
@@ -321,17 +326,51 @@ static int c_tostring(lua_State *L) {
   return 1;
 }
 
-/* ---- the state closes ---- */
+/* ---- the owner ends ---- */
+
+typedef struct ended {
+  lml_job *job;
+  uint32_t chunk, line; /* where it acquired the lock, which may be another's by now */
+} ended;
+
+static int report_end(lua_State *L) {
+  const ended *e = lua_touserdata(L, 1);
+  lml_state *S = e->job->S;
+  char title[MLI_NAME_MAX + 8], name[64];
+  if (e->line)
+    lua_pushfstring(L, " acquired at %s:%d", lml_chunk_name(S, e->chunk), (int)e->line);
+  else
+    lua_pushliteral(L, "");
+  lua_pushfstring(L, "%s ended holding a lock%s, which was released",
+                  lml_job_title(e->job, title, sizeof title), lua_tostring(L, -1));
+  lml_report(L, S, "job", lml_job_name(e->job, name, sizeof name), NULL, NULL);
+  return 0;
+}
+
+void lml_locks_end(lua_State *L, lml_job *job) {
+  while (job->locks) {
+    ended e = { job, job->locks->chunk, job->locks->line };
+    give_back(job->locks);
+    if (!lua_checkstack(L, 2)) continue;
+    lua_pushcfunction(L, report_end);
+    lua_pushlightuserdata(L, &e);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1); /* no memory for words */
+  }
+}
+
+static void give_list_back(lua_State *L, lml_state *S, lml_lock **list, const char *whose) {
+  while (*list) {
+    lua_pushfstring(L, "a Lua state closed while %s held a lock, which was released", whose);
+    give_back(*list);
+    lml_report(L, S, "a closing state", NULL, NULL, NULL);
+  }
+}
 
 static int give_all_back(lua_State *L) {
   lml_state *S = lml_state_of(L);
-  while (S->locks) {
-    lml_lock *lock = S->locks;
-    lua_pushfstring(L, "a Lua state closed while %s held a lock, which was released",
-                    atomic_load(&lock->owner) ? "one of its jobs" : "its thread");
-    give_back(lock);
-    lml_report(L, S, "a closing state", NULL, NULL, NULL);
-  }
+  for (lml_job *job = S->jobs; job; job = job->next)
+    give_list_back(L, S, &job->locks, "one of its jobs");
+  give_list_back(L, S, &S->locks, "its thread");
   return 0;
 }
 

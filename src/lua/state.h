@@ -137,7 +137,8 @@ struct lml_job {
   lml_future *fut; /* the value at index 1 of `co`; NULL: a task, not asked for here */
   mli_task *task;  /* it was submitted; NULL: it was spawned here */
   lml_scope *scope, root;
-  lml_info *info;       /* NULL until needed */
+  struct lml_lock *locks; /* that it holds: lock.c */
+  lml_info *info;         /* NULL until needed */
   uint32_t id, parent;  /* parent: the spawning job's id, or 0 */
   uint32_t home;        /* the id of the main job of the `run` it belongs to, or 0 */
   unsigned slot;        /* where `co` is anchored */
@@ -255,7 +256,7 @@ struct lml_state {
   /* Waits of a sync state. */
   lml_sync_wait *sync, sync_first;
   lml_scope *scope;       /* of the thread, outside of jobs; NULL: none */
-  struct lml_lock *locks; /* held by its jobs and its thread: lock.c */
+  struct lml_lock *locks; /* held by its thread, outside of jobs: lock.c */
   int context;            /* of the thread, outside of jobs: as in a job */
   lml_inbox *inbox;
   lua_State *callbacks;   /* the coroutine in which what comes by the inbox runs */
@@ -374,6 +375,8 @@ void lml_promise_open(lua_State *L);
 void lml_generator_open(lua_State *L);
 void lml_scope_open(lua_State *L);
 void lml_sync_open(lua_State *L);
+/* The job has ended: the locks that it still holds go on, each with a report. */
+void lml_locks_end(lua_State *L, lml_job *job);
 /* Before a state closes: the locks that are held in it go on to the next in line. */
 void lml_locks_leave(lua_State *L);
 void lml_ref_open(lua_State *L);
