@@ -185,7 +185,11 @@ describe("var", function()
       assert.equal("thread", ml.spawn(function() return type(v:get()) end):result(h.TIMEOUT))
       local err = h.raised(ex.submit, ex, print)
       assert.equal("crossing", err.code)
-      assert.matches("^context variable.*a coroutine cannot cross states", tostring(err))
+      assert.matches("^context variable %(made at spec/var_spec.lua:%d+%): " ..
+        "a coroutine cannot cross states", tostring(err))
+      v:set{ log = { print, coroutine.create(print) } }
+      err = h.raised(ex.submit, ex, print)
+      assert.matches("^context variable %(made at [^)]*%)%.log%[2%]: a coroutine", tostring(err))
     end)
     for _, call in ipairs{ ml.run_async_job, ml.to_thread, ml.async_to_sync(print) } do
       assert.equal("crossing", h.raised(call, print).code)

@@ -9,7 +9,9 @@ Var.__name = "moonloop.var"
 --- A variable whose value belongs to the job, or to the thread outside of jobs. What a
 -- job sets, the jobs that it starts later see; nobody else does.
 -- @param default what `get` returns where it was never set
-local function var(default) return setmetatable({ id = core.new_id(), default = default }, Var) end
+local function var(default)
+  return setmetatable({ id = core.new_id(), default = default, made_at = core.here() }, Var)
+end
 
 --- @return the value
 function Var:get()
@@ -28,7 +30,10 @@ local function put(id, entry)
 end
 
 --- Sets the value for the rest of the job, and for the jobs that it starts.
-function Var:set(value) put(self.id, { value }) end
+function Var:set(value)
+  core.variables[self.id] = self -- for messages
+  put(self.id, { value })
+end
 
 local Restore = {
   __close = function(self) put(self.id, self.entry) end,

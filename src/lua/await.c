@@ -115,8 +115,7 @@ static void deliver(lua_State *L, lml_state *S, lml_scope *scope) {
   lua_yieldk(L, 0, 0, raise_cancelled_k);
 }
 
-/* The task of a pool's worker was cancelled: the same error at each wait. */
-static int raise_task_cancelled(lua_State *L, lml_state *S) {
+int lml_raise_task_cancelled(lua_State *L, lml_state *S) {
   if (S->task_error == LUA_NOREF) {
     lml_push_cancel_error(L, &S->task->future, S->task->name);
     S->task_error = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -131,7 +130,7 @@ static bool shielded(const lml_state *S) {
   return false;
 }
 
-static bool task_cancelled(lml_state *S) {
+bool lml_task_cancelled(const lml_state *S) {
   return S->task && atomic_load(&S->task_cancelled) && !shielded(S);
 }
 
@@ -158,7 +157,7 @@ void lml_check_wait(lua_State *L, lml_state *S, const char *what) {
                what);
   if (S->scope && lml_scope_expire(S->scope))
     lml_raise_cancelled(L, S, lml_scope_cancelled(S->scope));
-  if (task_cancelled(S)) raise_task_cancelled(L, S);
+  if (lml_task_cancelled(S)) lml_raise_task_cancelled(L, S);
 }
 
 lml_await *lml_await_begin(lua_State *L, lml_state *S, const char *what) {
@@ -262,9 +261,9 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
       if (slice < until) until = slice;
     }
     ml_status status = mli_park(w->parker, until);
-    if (status == ML_OK && !task_cancelled(S)) continue;
+    if (status == ML_OK && !lml_task_cancelled(S)) continue;
     if (a->why || atomic_load_explicit(&a->woken, memory_order_acquire)) continue;
-    if (task_cancelled(S))
+    if (lml_task_cancelled(S))
       a->why = LML_CANCEL;
     else if (interrupted(L, S, before))
       a->why = LML_INTERRUPT;
@@ -310,7 +309,7 @@ ml_status lml_await_end(lua_State *L, lml_state *S) {
   if (why == LML_DEADLINE) return ML_TIMEOUT;
   if (why == LML_INTERRUPT) lml_misuse(L, "interrupted!");
   lml_scope *scope = lml_scope_cancelled(job ? job->scope : S->scope);
-  if (!job && !scope) raise_task_cancelled(L, S);
+  if (!job && !scope) lml_raise_task_cancelled(L, S);
   if (scope) lml_raise_cancelled(L, S, scope);
   return ML_TIMEOUT;
 }

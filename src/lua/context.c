@@ -54,10 +54,29 @@ static int l_new_id(lua_State *L) {
   return 1;
 }
 
+/* here(): the line outside of moonloop that called, "file.lua:12". */
+static int l_here(lua_State *L) {
+  char chunk[LUA_IDSIZE];
+  uint32_t line;
+  lml_where(L, 1, chunk, sizeof chunk, &line);
+  if (line == 0) return 0;
+  lua_pushfstring(L, "%s:%d", chunk, (int)line);
+  return 1;
+}
+
 void lml_context_open(lua_State *L) {
   static const luaL_Reg functions[] = { { "context", l_context },
                                         { "set_context", l_set_context },
                                         { "new_id", l_new_id },
+                                        { "here", l_here },
                                         { NULL, NULL } };
   lml_setfuncs(L, functions);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, LUA_REGISTRYINDEX, LML_VARIABLES);
+  lua_setfield(L, -2, "variables");
 }

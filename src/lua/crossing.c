@@ -204,6 +204,9 @@ static void add_key(luaL_Buffer *b, lua_State *L, int key) {
   luaL_addstring(b, text);
 }
 
+/* The path to a context variable's value: the context, the variable's id, its entry. */
+#define CONTEXT_STEPS 3
+
 static void add_root(luaL_Buffer *b, lml_cargo cargo, int index) {
   char text[32];
   switch (cargo) {
@@ -245,12 +248,34 @@ static void add_step(luaL_Buffer *b, encoder *e, const lml_step *step) {
   }
 }
 
+/* Pushes what the context variable is called whose id is at `index`. */
+static void push_variable(lua_State *L, int index) {
+  int top = lua_gettop(L) + 1;
+  lua_getfield(L, LUA_REGISTRYINDEX, LML_VARIABLES);
+  lua_pushvalue(L, index);
+  if (lua_rawget(L, top) == LUA_TTABLE && lua_getfield(L, -1, "made_at") == LUA_TSTRING)
+    lua_pushfstring(L, "context variable (made at %s)", lua_tostring(L, -1));
+  else
+    lua_pushliteral(L, "context variable");
+  lua_replace(L, top);
+  lua_settop(L, top);
+}
+
 /* Pushes the path to the value that is being encoded. The middle of one that
 ** nobody would read is left out. */
 static void push_path(encoder *e) {
   luaL_Buffer b;
+  uint32_t first = 0;
+  if (e->cargo == LML_CONTEXT && e->depth >= CONTEXT_STEPS) {
+    first = CONTEXT_STEPS;
+    push_variable(e->L, e->s->path[1].index);
+  } else {
+    lua_pushliteral(e->L, "");
+  }
+  int name = lua_gettop(e->L);
   luaL_buffinit(e->L, &b);
-  for (uint32_t i = 0; i < e->depth; i++) {
+  luaL_addstring(&b, lua_tostring(e->L, name));
+  for (uint32_t i = first; i < e->depth; i++) {
     if (i == 100 && e->depth > 200) {
       luaL_addstring(&b, " ... ");
       i = e->depth - 20;
@@ -258,6 +283,7 @@ static void push_path(encoder *e) {
     add_step(&b, e, &e->s->path[i]);
   }
   luaL_pushresult(&b);
+  lua_remove(e->L, name);
 }
 
 /* Raises; `what` is a format with one string, or none. */

@@ -8,6 +8,9 @@
 #include "core/message.h"
 #include "lml.h"
 
+/* Registry: a weak table of context variables by their id, for messages. */
+#define LML_VARIABLES "moonloop.variables"
+
 /* What is sent, for the path in a refusal. LML_JOB: the first value is the
 ** job's function ("job"), the rest are "argument 1", "argument 2", ... */
 typedef enum lml_cargo {

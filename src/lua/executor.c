@@ -394,7 +394,7 @@ static void pool_cancel(mli_worker *w, mli_task *task) {
   (void)task;
   if (!S) return;
   atomic_store(&S->task_cancelled, true);
-  mli_unpark(lml_inbox_parker(S->inbox));
+  lml_inbox_nudge(S->inbox);
 }
 
 static const mli_executor_class pool_class = {

@@ -494,6 +494,7 @@ static int f_add_done_callback(lua_State *L) {
   if (!c) return luaL_error(L, "not enough memory");
   c->letter.deliver = callback_deliver;
   c->letter.drop = callback_drop;
+  c->letter.tidying = false;
   c->watcher.fired = callback_fired;
   c->inbox = lml_inbox_retain(S->inbox);
   c->function = function;

@@ -55,7 +55,7 @@ static void on_node(mli_node *node, mli_loop *loop) {
 
 /* Under the lock: what to wake, with a reference of the loop. */
 static mli_loop *wake(lml_inbox *inbox) {
-  if (!inbox->loop || inbox->posted || !inbox->first) return NULL;
+  if (!inbox->loop || inbox->posted) return NULL;
   inbox->posted = true;
   mli_object_retain(&inbox->object);
   return mli_retain(inbox->loop);
@@ -88,11 +88,19 @@ void lml_inbox_post(lml_inbox *inbox, lml_letter *letter) {
   if (sync) mli_unpark(inbox->parker);
 }
 
+void lml_inbox_nudge(lml_inbox *inbox) {
+  mli_lock_acquire(&inbox->lock);
+  mli_loop *loop = wake(inbox);
+  mli_lock_release(&inbox->lock);
+  if (loop) wake_loop(inbox, loop);
+  mli_unpark(inbox->parker);
+}
+
 void lml_inbox_attach(lml_inbox *inbox, mli_loop *loop) {
   mli_lock_acquire(&inbox->lock);
   mli_loop *old = inbox->loop;
   inbox->loop = loop ? mli_retain(loop) : NULL;
-  mli_loop *now = wake(inbox);
+  mli_loop *now = inbox->first ? wake(inbox) : NULL;
   mli_lock_release(&inbox->lock);
   if (now) wake_loop(inbox, now);
   if (old) mli_release(old);
@@ -122,13 +130,14 @@ static int deliver(lua_State *L) {
 bool lml_inbox_deliver(lua_State *L, lml_state *S) {
   lml_letter *letter = take(S->inbox);
   if (!letter) return false;
-  bool nested = S->delivering;
+  bool nested = S->delivering, ran = false;
   S->delivering = true;
   if (!nested) L = S->callbacks;
   lml_job *job = S->current; /* callbacks are in no job */
   lua_State *running = S->running;
   S->current = NULL;
   for (; letter; letter = take(S->inbox)) {
+    if (!letter->tidying) ran = true;
     if (!lua_checkstack(L, LUA_MINSTACK)) {
       letter->drop(letter);
       continue;
@@ -143,7 +152,7 @@ bool lml_inbox_deliver(lua_State *L, lml_state *S) {
   S->current = job;
   S->running = running;
   S->delivering = nested;
-  return true;
+  return ran;
 }
 
 void lml_inbox_close(lml_inbox *inbox) {

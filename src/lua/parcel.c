@@ -68,6 +68,7 @@ mli_item *lml_parcel_new(lua_State *L, lml_state *S, int index) {
     p->origin = lml_inbox_retain(S->inbox);
     p->letter.deliver = let_go;
     p->letter.drop = letter_drop;
+    p->letter.tidying = true;
   }
   return &p->item;
 }

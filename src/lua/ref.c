@@ -39,6 +39,7 @@ static void ref_destroy(mli_object *object) {
   if (release) { /* else the function stays until its state closes */
     release->letter.deliver = deliver_release;
     release->letter.drop = drop_release;
+    release->letter.tidying = true;
     release->function = r->function;
     lml_inbox_post(r->inbox, &release->letter);
   }
@@ -145,6 +146,7 @@ static int r_call(lua_State *L) {
   }
   c->letter.deliver = deliver_call;
   c->letter.drop = drop_call;
+  c->letter.tidying = false;
   c->ref = mli_retain(r);
   c->outcome = mli_retain(f);
   c->args = args;

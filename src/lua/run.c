@@ -31,16 +31,17 @@ static void check_interrupt(run *r) {
   }
 }
 
-/* To the thread the run is one wait: its scopes bound it. */
-static void check_scopes(run *r) {
-  if (r->S->scope && lml_scope_expire(r->S->scope))
+/* To the thread the run is one wait: its scopes bound it, and a worker's task may be
+** cancelled. */
+static void check_cancel(run *r) {
+  if (lml_task_cancelled(r->S) || (r->S->scope && lml_scope_expire(r->S->scope)))
     mli_future_cancel(lml_future_core(r->main), NULL);
 }
 
 static void look(mli_timer *timer) {
   run *r = mli_container(timer, run, look);
   check_interrupt(r);
-  check_scopes(r);
+  check_cancel(r);
   uint64_t next = mli_now() + SIGNAL_SLICE, bound = lml_scope_deadline(r->S->scope);
   if (bound > mli_now() && bound < next) next = bound;
   mli_loop_timer_start(r->S->loop, timer, next);
@@ -51,7 +52,7 @@ static bool run_turn(mli_loop *loop) {
   lml_state *S = r->S;
   bool more = lml_turn(S);
   check_interrupt(r);
-  check_scopes(r);
+  check_cancel(r);
   if (!r->ending && mli_future_settled(lml_future_core(r->main))) {
     r->ending = true;
     lml_cancel_jobs(S, 0);
@@ -116,9 +117,11 @@ static int l_run_loop(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   if (!lml_run(L, lua_gettop(L) - 1)) return luaL_error(L, "interrupted!");
   lml_state *S = lml_upstate(L);
-  lml_scope *scope = lml_scope_cancelled(S->scope);
-  if (scope && mli_future_state(lml_future_core(lua_touserdata(L, 1))) == MLI_STOPPED)
-    lml_raise_cancelled(L, S, scope);
+  if (mli_future_state(lml_future_core(lua_touserdata(L, 1))) == MLI_STOPPED) {
+    lml_scope *scope = lml_scope_cancelled(S->scope);
+    if (scope) lml_raise_cancelled(L, S, scope);
+    if (lml_task_cancelled(S)) lml_raise_task_cancelled(L, S);
+  }
   return lml_future_push(L, S, 1);
 }
 

@@ -64,6 +64,10 @@ void lml_check_wait(lua_State *L, lml_state *S, const char *what);
 ** lml_await_end first. Fill `abort` and `source` before. */
 int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, lua_KFunction k,
                    lua_KContext ctx);
+/* The task that this worker of a pool runs was cancelled, and no shield is in the way. */
+bool lml_task_cancelled(const lml_state *S);
+/* Raises that: the same error at each wait. Never returns. */
+int lml_raise_task_cancelled(lua_State *L, lml_state *S);
 /* Ends the wait: ML_OK or ML_TIMEOUT; raises if the waiter was cancelled or
 ** interrupted. */
 ml_status lml_await_end(lua_State *L, lml_state *S);
@@ -139,11 +143,11 @@ struct lml_job {
   lml_scope *scope, root;
   struct lml_lock *locks; /* that it holds: lock.c */
   lml_info *info;         /* NULL until needed */
-  uint32_t id, parent;  /* parent: the spawning job's id, or 0 */
-  uint32_t home;        /* the id of the main job of the `run` it belongs to, or 0 */
-  unsigned slot;        /* where `co` is anchored */
-  uint32_t chunk, line; /* where it was spawned: see lml_chunk_name */
-  int context;          /* registry reference of its context variables, or LUA_NOREF */
+  uint32_t id, parent;    /* parent: the spawning job's id, or 0 */
+  uint32_t home;          /* the id of the main job of the `run` it belongs to, or 0 */
+  unsigned slot;          /* where `co` is anchored */
+  uint32_t chunk, line;   /* where it was spawned: see lml_chunk_name */
+  int context;            /* registry reference of its context variables, or LUA_NOREF */
   bool ready, kill, started, failed;
   lml_await await;
 };
@@ -299,6 +303,7 @@ struct lml_letter {
   lml_letter *next;
   void (*deliver)(lua_State *L, lml_state *S, lml_letter *letter); /* may raise: it is reported */
   void (*drop)(lml_letter *letter); /* frees it: after delivery, or when the state is gone */
+  bool tidying;                     /* it only lets go of something: no callback runs */
 };
 
 lml_inbox *lml_inbox_new(void);
@@ -306,7 +311,9 @@ lml_inbox *lml_inbox_retain(lml_inbox *inbox);
 void lml_inbox_release(lml_inbox *inbox);
 /* Any thread. Takes over the letter; drops it if the state is gone. */
 void lml_inbox_post(lml_inbox *inbox, lml_letter *letter);
-/* The state's thread. True: something was delivered. */
+/* Any thread: wakes the state, wherever it waits, to look around. */
+void lml_inbox_nudge(lml_inbox *inbox);
+/* The state's thread. True: a callback ran. */
 bool lml_inbox_deliver(lua_State *L, lml_state *S);
 void lml_inbox_attach(lml_inbox *inbox, mli_loop *loop); /* NULL: sync again */
 void lml_inbox_own(lml_inbox *inbox, lml_state *S);
