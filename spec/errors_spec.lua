@@ -279,6 +279,19 @@ describe("an error nobody asked for", function()
     assert.equal("spawned", (log:entry(1)))
   end)
 
+  it("of a job that could not be loaded is reported once", function()
+    do
+      local future = ex:submit "spec.support.absent:f"
+      h.eventually(function() return future:done() end)
+    end
+    settle()
+    local err, info = log:entry(1)
+    assert.matches("module 'spec.support.absent' not found", tostring(err))
+    assert.equal("spec.support.absent:f", info.name)
+    settle()
+    assert.equal(1, log:count())
+  end)
+
   it("still held at the shutdown of its executor stays with its future", function()
     local future = fail "kept"
     h.close(ex)

@@ -57,6 +57,21 @@ describe("an AsyncExecutor", function()
     assert.matches("kitchen", tostring(ex))
   end)
 
+  it("gives its threads its name, as much of it as the system takes", function()
+    local function thread_name()
+      local file <close> = assert(io.open "/proc/thread-self/comm")
+      return file:read "l"
+    end
+    local one <close> = ml.AsyncExecutor{ name = "kitchen" }
+    assert.equal("kitchen", one:submit(thread_name):result(h.TIMEOUT))
+    local two <close> = ml.AsyncExecutor{ name = "kitchen of renown", loops = 2 }
+    local pool <close> = ml.ThreadExecutor{ name = "kitchen of renown", workers = 2 }
+    for _, executor in ipairs{ two, pool } do
+      local name = executor:submit(thread_name):result(h.TIMEOUT)
+      assert.matches("^kitchen of%-%d$", name)
+    end
+  end)
+
   it("brings package.path, package.cpath and package.preload along", function()
     local path, cpath = package.path, package.cpath
     package.path = path .. ";/nowhere/spec/?.lua"

@@ -234,6 +234,30 @@ describe("an executor's map", function()
     gate:open()
   end)
 
+  it("past its timeout cancels what is in flight and submits no more", function()
+    local gate, ran = h.gate(), ml.Semaphore(0)
+    local results <close> = ex:map(function(n)
+      ran:release()
+      if n > 1 then gate:pass() end
+      return n
+    end, numbers(8), { timeout = 0.1, window = 3 })
+    assert.equal(1, (results()))
+    assert.is_true(ml.is_timeout(h.raised(results)))
+    assert.is_nil((results()))
+    local stats = ex:stats()
+    assert.same({ 4, 1, 3 }, { stats.submitted, stats.finished, stats.cancelled })
+    assert.is_true(ran:value() <= 4)
+    gate:open()
+  end)
+
+  it("runs what its window took, though nobody iterates", function()
+    local ran = ml.Semaphore(0)
+    local results <close> = ex:map(function(n) ran:release() return n end, numbers(5))
+    assert.is_true(ex:shutdown{ timeout = h.TIMEOUT })
+    assert.equal(5, ran:value())
+    for i = 1, 5 do assert.equal(i, (results())) end
+  end)
+
   it("works on a ThreadExecutor and in a job", function()
     local pool <close> = ml.ThreadExecutor{ workers = 2 }
     local list = ex:submit(function(p, items)

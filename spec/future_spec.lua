@@ -194,6 +194,27 @@ describe("a future", function()
     for i = 1, 4 do assert.equal("all", waiting[i][2]:result(h.TIMEOUT)) end
   end)
 
+  it("keeps neither arguments nor results alive when nobody has it", function()
+    local weak = setmetatable({}, { __mode = "v" })
+    do
+      local argument = { "argument" }
+      local future = ex:submit(function(t)
+        local result = { "result" }
+        rawset(_G, "weak", setmetatable({ t, result }, { __mode = "v" }))
+        return result
+      end, argument)
+      weak[1], weak[2], weak[3] = argument, future:result(h.TIMEOUT), future
+    end
+    h.collect()
+    assert.same({}, weak)
+    assert.equal(0, ex:submit(function()
+      h.collect()
+      local n = 0
+      for _ in pairs(rawget(_G, "weak")) do n = n + 1 end
+      return n
+    end):result(h.TIMEOUT))
+  end)
+
   it("is misuse to wait for oneself", function()
     local err = ex:submit(function()
       return select(2, pcall(function() return ml.current_job():result() end))

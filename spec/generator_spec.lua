@@ -129,12 +129,17 @@ describe("generator", function()
       assert.is_false(g:next())
     end)
 
-    it("come from a function, a name, a job, a fresh coroutine", function()
+    it("come from a function, a name, a job, a fresh coroutine, a callable", function()
       assert.same({ 1, 2 }, collect(ex:generator{ count, 2 }))
       assert.same({ 1, 2 }, collect(ex:generator{ ml.job{ count, 2 } }))
       assert.same({ 1, 2 }, collect(ex:generator{ coroutine.create(count), 2 }))
       assert.same({ "a", "b" }, collect(ex:generator{ "spec.support.sample:letters", "ab" }))
       assert.same({ 1, 2 }, collect((ml.agen_to_gen(count, 2))))
+      local object = setmetatable({ 5, 6 }, { __call = function(self, last)
+        for _, item in ipairs(self) do coroutine.yield(item) end
+        coroutine.yield(last)
+      end })
+      assert.same({ 5, 6, 7 }, collect((ml.agen_to_gen(object, 7))))
     end)
 
     it("keep trailing nils of the arguments", function()

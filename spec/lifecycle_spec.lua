@@ -99,6 +99,30 @@ describe("executors", function()
     h.eventually(function() h.collect() return h.fds() <= fds end, "the old descriptor count")
   end)
 
+  it("whose threads cannot be started are an error; with some of them a pool goes on", function()
+    if h.checking() then return end -- a sanitizer needs all the memory there is to map
+    local out, code = run([[
+      local before = threads()
+      for _ = 1, 3 do
+        local ok, err = pcall(ml.AsyncExecutor, { name = "many", loops = 50 })
+        print(ok, err.code, err.message)
+        local deadline = ml.now() + 10
+        while threads() > before and ml.now() < deadline do ml.sleep(0.002) end
+      end
+      print(threads() - before)
+      local few <close> = ml.AsyncExecutor{ loops = 2 }
+      local pool <close> = ml.ThreadExecutor{ workers = 50 }
+      local futures, gate = {}, ml.promise()
+      for i = 1, 50 do futures[i] = pool:submit(function(f) f:result(10) end, gate.future) end
+      gate:set_result()
+      for i = 1, 50 do futures[i]:result(10) end
+      print(few:submit(function() return "fine" end):result(10))
+    ]], { memory = 12000000, stack = 2000000 })
+    local refused = "false\tEAGAIN\tcannot start the threads of executor 'many': "
+    assert.equal((refused .. "Resource temporarily unavailable\n"):rep(3) .. "0\nfine\n", out)
+    assert.equal(0, code)
+  end)
+
   it("may end without ever having run a job", function()
     for _ = 1, 20 do
       local ex <close> = ml.AsyncExecutor{}
@@ -155,6 +179,28 @@ describe("executors", function()
     assert.is_true(busy:done())
     h.eventually(function() return ex:stats().finished == 20001 end)
   end)
+
+  it("settle every future of one burst after the other, in memory that does not grow", function()
+    local function memory()
+      local file <close> = assert(io.open "/proc/self/status")
+      return tonumber(file:read("a"):match "VmRSS:%s*(%d+)")
+    end
+    local function round(cancel)
+      local ex, futures = ml.AsyncExecutor{ loops = 2 }, {}
+      for i = 1, 10000 do futures[i] = ex:submit(function(n) return n end, i) end
+      assert.is_true(ex:shutdown{ cancel = cancel, timeout = h.TIMEOUT })
+      for i = 1, 10000 do
+        assert.is_true(futures[i]:done())
+        assert.is_true(cancel or futures[i]:result(0) == i)
+      end
+    end
+    for i = 1, 4 do round(i % 2 == 0) end
+    h.collect()
+    local before = memory()
+    for i = 1, 10 do round(i % 2 == 0) end
+    h.collect()
+    if not h.checking() then assert.is_true(memory() < before * 1.3 + 4000) end
+  end)
 end)
 
 describe("the end of a script", function()
@@ -178,6 +224,24 @@ describe("the end of a script", function()
       kept = { ml.promise(), ml.AsyncExecutor{ loops = 2 }, ml.ThreadExecutor{ workers = 2 } }
       for _ = 1, 50 do kept[#kept + 1] = kept[2]:submit(function() ml.sleep(3600) end) end
       kept[#kept + 1] = ml.run_in_executor(nil, function() ml.sleep(3600) end)
+    ]])
+  end)
+
+  it("does not wait for what cancelled jobs left on a pool, in a call back to a loop", function()
+    ends("6\n", 0, [[
+      local pool, never = ml.ThreadExecutor{ workers = 2 }, ml.Event()
+      local futures, started = {}, ml.Semaphore(0)
+      for i = 1, 6 do
+        futures[i] = ml.run_async(function()
+          started:release()
+          pool:sync_to_async(ml.async_to_sync(function() started:release() never:wait() end))
+        end)
+      end
+      for _ = 1, 8 do started:acquire(10) end
+      local n = 0
+      for i = 1, 6 do futures[i]:cancel() end
+      for i = 1, 6 do if futures[i]:exception(10).code == "job_cancelled" then n = n + 1 end end
+      print(n)
     ]])
   end)
 

@@ -122,6 +122,13 @@ describe("wait", function()
     assert.same({ 1, true, 1, true }, { waiter:result(h.TIMEOUT) })
   end)
 
+  it("returns at once if one is done already", function()
+    q:set_error "bad"
+    local done, pending = ml.wait({ p.future, q.future }, { return_when = "first", timeout = 0 })
+    assert.same({ 1, 1 }, { #done, #pending })
+    assert.is_true(done[1] == q.future and pending[1] == p.future)
+  end)
+
   it("returns at the first error, and the slow one is left alone", function()
     local r = ml.promise()
     p:set_result(1)
@@ -176,14 +183,21 @@ describe("wait", function()
   end)
 
   it("is woken by an executor that shuts down with cancel", function()
-    local ex = ml.AsyncExecutor{}
-    local futures = {}
-    for i = 1, 3 do futures[i] = ex:submit(function() ml.sleep(60) end) end
-    local waiter = ml.run_in_executor(nil, function(list)
-      return #(ml.wait(list))
-    end, futures)
-    ex:shutdown{ cancel = true, timeout = h.TIMEOUT }
-    assert.equal(3, waiter:result(h.TIMEOUT))
+    for _, when in ipairs{ "first", "all" } do
+      local ex = ml.AsyncExecutor{}
+      local futures, waiting = {}, h.gate()
+      for i = 1, 3 do futures[i] = ex:submit(function() ml.sleep(60) end) end
+      local waiter = ml.run_in_executor(nil, function(list, mode, gate)
+        gate:open()
+        local done = ml.wait(list, { return_when = mode })
+        return #done, #ml.wait(list, { timeout = h.TIMEOUT })
+      end, futures, when, waiting)
+      waiting:pass()
+      ex:shutdown{ cancel = true, timeout = h.TIMEOUT }
+      local woken_with, all = waiter:result(h.TIMEOUT)
+      assert.is_true(woken_with >= (when == "first" and 1 or 3))
+      assert.equal(3, all)
+    end
   end)
 
   it("refuses a bad mode, a bad option and what is no list of futures", function()

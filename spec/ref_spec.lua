@@ -30,6 +30,21 @@ describe("ref", function()
     assert.same({ table.pack(1, "of", 3), table.pack(nil, { 2 }, nil) }, calls)
   end)
 
+  it("runs on its owner's thread, also for a job's child", function()
+    local function thread()
+      local file <close> = assert(io.open "/proc/thread-self/stat")
+      return file:read "n"
+    end
+    local mine = {}
+    local call = ml.ref(function() return thread(), #mine end)
+    mine[1] = "seen by the owner's function only"
+    local id, n = ml.async_to_sync(function(f)
+      return ml.spawn(function() return f() end):result()
+    end)(call)
+    assert.same({ thread(), 1 }, { id, n })
+    assert.not_equal(id, ml.async_to_sync(thread)())
+  end)
+
   it("runs in every wait of a sync state", function()
     local calls = 0
     local count = ml.ref(function() calls = calls + 1 return calls end)

@@ -187,6 +187,12 @@ describe("async_to_sync", function()
     assert.equal("its", object:greet "s")
   end)
 
+  it("takes an object that can be called", function()
+    local scale = setmetatable({ by = 4 }, { __call = function(self, x) return self.by * x end })
+    assert.equal(20, ml.async_to_sync(scale)(5))
+    assert.equal(24, ml.sync_to_async(scale)(6))
+  end)
+
   it("returns a running job's future for the caller to wait for", function()
     local gate = h.gate()
     local future = ml.async_to_sync(function(g)

@@ -108,6 +108,58 @@ describe("a ThreadExecutor", function()
     ran:open()
   end)
 
+  it("lets a function see its cancel at a checkpoint, and not before", function()
+    local goes_on, future = h.gate(), nil
+    future = pool:submit(function(s, go)
+      ml.checkpoint()
+      s:open()
+      go.future:wait(h.TIMEOUT)
+      while true do ml.checkpoint() end
+    end, started, goes_on)
+    started:pass()
+    assert.is_false(future:done())
+    goes_on:open()
+    future:cancel "enough"
+    assert.equal("enough", future:exception(h.TIMEOUT).reason)
+    assert.is_true(future:cancelled())
+  end)
+
+  it("finishes at shutdown what has begun, and takes nothing more", function()
+    local one = ml.ThreadExecutor{ workers = 1 }
+    local future = one:submit(h.hold, started, release)
+    started:pass()
+    assert.is_true(one:shutdown{ wait = false })
+    assert.equal("closed", h.raised(one.sync_to_async, one, function() end).code)
+    release:open(42)
+    assert.equal(42, future:result(h.TIMEOUT))
+    h.close(one)
+  end)
+
+  it("runs one function while another one waits for it", function()
+    local ex <close> = ml.AsyncExecutor{}
+    local event = ml.Event()
+    assert.same({ true, "set" }, ex:submit(function(p, e)
+      return ml.gather{
+        ml.spawn(function() return p:sync_to_async(function() return e:wait(h.TIMEOUT) end) end),
+        ml.spawn(function() return p:sync_to_async(function() e:set() return "set" end) end),
+      }
+    end, pool, event):result(h.TIMEOUT))
+  end)
+
+  it("has at most 32 workers, or the cores and 4, if it is not told", function()
+    local default <close> = ml.ThreadExecutor{}
+    local pipe <close> = assert(io.popen "nproc --all")
+    local limit = math.min(32, pipe:read "n" + 4)
+    local futures = {}
+    for i = 1, 40 do
+      futures[i] = default:submit(function(go) return go:pass() end, release)
+    end
+    h.eventually(function() return default:stats().running == limit end, limit .. " at once")
+    assert.same({ limit, 40 - limit }, { default:stats().workers, default:stats().queued })
+    release:open()
+    for i = 1, 40 do futures[i]:result(h.TIMEOUT) end
+  end)
+
   it("raises a cancel at the wait of a running function", function()
     local future = pool:submit(function(s) s:open() ml.sleep(60) end, started)
     started:pass()
@@ -253,6 +305,25 @@ describe("to_thread", function()
     ml.on_error(nil)
   end)
 
+  it("ends in peace when the loop of its caller is gone", function()
+    local ex = ml.AsyncExecutor{}
+    local started, release, ended = h.gate(), h.gate(), h.gate()
+    local future = ex:submit(function(s, r, e)
+      return ml.to_thread(function(s2, r2, e2)
+        s2:open()
+        r2:pass()
+        e2:open()
+        return { "nobody takes this" }
+      end, s, r, e)
+    end, started, release, ended)
+    started:pass()
+    assert.is_true(ex:shutdown{ cancel = true, timeout = h.TIMEOUT })
+    assert.is_true(future:cancelled())
+    release:open()
+    ended:pass()
+    assert.equal("free", ml.to_thread(function() return "free" end))
+  end)
+
   it("refuses what is no function", function()
     h.misuse("number", function() ml.to_thread(1) end)
     h.misuse("", function() ml.to_thread() end)
@@ -291,6 +362,12 @@ describe("sync_to_async", function()
     assert.equal("LOUD", call "loud")
     assert.equal("LOUD", ml.to_thread(function(s) return call(s) end, "loud"))
   end)
+
+  it("works from inside async_to_sync under a timeout", function()
+    local slow = ml.sync_to_async(function() ml.sleep(0.001) return "in time" end)
+    local call = ml.async_to_sync(function(limit) return ml.timeout(limit, slow) end)
+    assert.equal("in time", call(h.TIMEOUT))
+  end)
 end)
 
 describe("run_in_executor", function()
@@ -304,6 +381,7 @@ describe("run_in_executor", function()
     local ex <close> = ml.AsyncExecutor{}
     local id = pool:submit(h.state_id):result(h.TIMEOUT)
     assert.equal(id, ml.run_in_executor(pool, h.state_id):result(h.TIMEOUT))
+    assert.equal(2, pool:stats().submitted)
     assert.is_true(ml.run_in_executor(ex, ml.in_job):result(h.TIMEOUT))
   end)
 

@@ -199,7 +199,7 @@ end
 
 -- Runs a script in a process of its own. The list part of `options` is its
 -- arguments; `env` a table, `lua` the program ("moonloop"), `seconds` the bound,
--- `memory` a limit in KiB.
+-- `memory` a limit in KiB, `stack` the KiB that each thread's stack takes of it.
 -- Returns stdout and stderr together, and the exit code as a shell sees it.
 function h.run_script(code, options)
   options = options or {}
@@ -207,7 +207,11 @@ function h.run_script(code, options)
   local file = assert(io.open(path, "w"))
   file:write(code)
   file:close()
-  local words = { options.memory and ("ulimit -v %d;"):format(options.memory) or "", "env" }
+  local words = {
+    options.memory and ("ulimit -v %d;"):format(options.memory) or "",
+    options.stack and ("ulimit -s %d;"):format(options.stack) or "",
+    "env",
+  }
   for name, value in pairs(options.env or {}) do
     words[#words + 1] = name .. "=" .. quote(value)
   end

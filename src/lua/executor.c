@@ -520,7 +520,8 @@ static mli_executor *make(lua_State *L, const char *name, bool loops, unsigned s
   ml_status status = mli_executor_new(&ex, &options);
   if (status == ML_MEMORY) luaL_error(L, "not enough memory");
   if (status != ML_OK)
-    luaL_error(L, "cannot start the threads of executor '%s': %s", name, strerror(errno));
+    lml_raise(L, uv_err_name(-errno), "cannot start the threads of executor '%s': %s", name,
+              strerror(errno));
   mli_executor_use(ex);
   h->object = &ex->object;
   lua_remove(L, -2);
@@ -781,8 +782,8 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
   if (status != ML_OK) {
     mli_future_observe(&task->future);
     if (status == ML_CLOSED) return closed_error(L, ex);
-    return lml_raise(L, ml_status_name(status), "cannot start a thread for the job: %s",
-                     strerror(errno));
+    const char *code = status == ML_SYSTEM ? uv_err_name(-errno) : ml_status_name(status);
+    return lml_raise(L, code, "cannot start a thread for the job: %s", strerror(errno));
   }
   return 1;
 }
