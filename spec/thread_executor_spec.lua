@@ -109,8 +109,8 @@ describe("a ThreadExecutor", function()
   end)
 
   it("lets a function see its cancel at a checkpoint, and not before", function()
-    local goes_on, future = h.gate(), nil
-    future = pool:submit(function(s, go)
+    local goes_on = h.gate()
+    local future = pool:submit(function(s, go)
       ml.checkpoint()
       s:open()
       go.future:wait(h.TIMEOUT)
