@@ -4,6 +4,7 @@
 #include "core/timer.h"
 
 #define MS MLI_MILLISECOND
+#define TICK MLI_TICK
 
 typedef struct alarm_clock {
   mli_timer timer;
@@ -32,18 +33,18 @@ static void restart(uint64_t now) {
 }
 
 static void test_never_early(void) {
-  for (uint64_t start = 0; start < 3 * MS; start += MS / 3) {
-    for (uint64_t wait = 0; wait < 200 * MS; wait += 7 * MS + 77777) {
+  for (uint64_t start = 0; start < 3 * TICK; start += TICK / 3) {
+    for (uint64_t wait = 0; wait < 200 * TICK; wait += 7 * TICK + 77777) {
       alarm_clock a = { 0 };
       uint64_t deadline = start + wait;
       restart(start);
       add(&a, deadline);
       if (wait) {
         mli_wheel_advance(&wheel, deadline - 1, 10);
-        if (deadline % MS) mli_wheel_advance(&wheel, deadline, 10);
-        if (deadline % MS || deadline / MS > start / MS) CHECK_EQ(a.rang, 0);
+        if (deadline % TICK) mli_wheel_advance(&wheel, deadline, 10);
+        if (deadline % TICK || deadline / TICK > start / TICK) CHECK_EQ(a.rang, 0);
       }
-      mli_wheel_advance(&wheel, deadline + MS - 1, 10); /* less than a tick late */
+      mli_wheel_advance(&wheel, deadline + TICK - 1, 10); /* less than a tick late */
       CHECK_EQ(a.rang, 1);
       CHECK_EQ(wheel.count, 0);
       CHECK(!mli_timer_active(&a.timer));
@@ -54,15 +55,15 @@ static void test_never_early(void) {
 static void test_order(void) {
   alarm_clock a[6] = { 0 };
   restart(0);
-  add(&a[0], 100 * MS);
-  add(&a[1], 50 * MS);
-  add(&a[2], 100 * MS);
-  mli_wheel_advance(&wheel, 40 * MS, 10);
-  add(&a[3], 50 * MS); /* nearer now, but it came later */
-  add(&a[4], 39 * MS); /* overdue */
-  mli_wheel_advance(&wheel, 90 * MS, 10);
-  add(&a[5], 100 * MS);
-  mli_wheel_advance(&wheel, 100 * MS, 10);
+  add(&a[0], 100 * TICK);
+  add(&a[1], 50 * TICK);
+  add(&a[2], 100 * TICK);
+  mli_wheel_advance(&wheel, 40 * TICK, 10);
+  add(&a[3], 50 * TICK); /* nearer now, but it came later */
+  add(&a[4], 39 * TICK); /* overdue */
+  mli_wheel_advance(&wheel, 90 * TICK, 10);
+  add(&a[5], 100 * TICK);
+  mli_wheel_advance(&wheel, 100 * TICK, 10);
   static const int order[] = { 3, 1, 4, 2, 0, 5 };
   for (int i = 0; i < 6; i++) CHECK_EQ(a[i].order, order[i]);
 }
@@ -72,12 +73,12 @@ static void test_removal(void) {
   restart(0);
   CHECK(!mli_timer_remove(&wheel, &a.timer));
   CHECK(!mli_timer_active(&a.timer));
-  add(&a, 10 * MS);
-  add(&b, 10 * MS);
+  add(&a, 10 * TICK);
+  add(&b, 10 * TICK);
   CHECK(mli_timer_active(&a.timer));
   CHECK(mli_timer_remove(&wheel, &a.timer));
   CHECK(!mli_timer_remove(&wheel, &a.timer));
-  mli_wheel_advance(&wheel, 20 * MS, 10);
+  mli_wheel_advance(&wheel, 20 * TICK, 10);
   CHECK_EQ(a.rang, 0);
   CHECK_EQ(b.rang, 1);
   CHECK(!mli_timer_remove(&wheel, &b.timer));
@@ -92,7 +93,7 @@ static void remove_other(alarm_clock *a) {
 }
 
 static void again(alarm_clock *a) {
-  if (a->rang < 3) add(a, (uint64_t)(a->rang + 1) * 10 * MS);
+  if (a->rang < 3) add(a, (uint64_t)(a->rang + 1) * 10 * TICK);
 }
 
 static void at_once(alarm_clock *a) {
@@ -110,19 +111,19 @@ static void test_changes_while_firing(void) {
   restart(0);
   memset(pair, 0, sizeof pair);
   pair[0].also = pair[1].also = remove_other;
-  add(&pair[0], 5 * MS);
-  add(&pair[1], 5 * MS);
-  mli_wheel_advance(&wheel, 5 * MS, 10);
+  add(&pair[0], 5 * TICK);
+  add(&pair[1], 5 * TICK);
+  mli_wheel_advance(&wheel, 5 * TICK, 10);
   CHECK_EQ(pair[0].rang, 1);
   CHECK_EQ(pair[1].rang, 0);
   CHECK_EQ(wheel.count, 0);
 
   alarm_clock repeated = { .also = again };
   restart(0);
-  add(&repeated, 10 * MS);
-  mli_wheel_advance(&wheel, 15 * MS, 10);
+  add(&repeated, 10 * TICK);
+  mli_wheel_advance(&wheel, 15 * TICK, 10);
   CHECK_EQ(repeated.rang, 1);
-  mli_wheel_advance(&wheel, 100 * MS, 10);
+  mli_wheel_advance(&wheel, 100 * TICK, 10);
   CHECK_EQ(repeated.rang, 3);
 
   alarm_clock eager = { .also = at_once };
@@ -136,21 +137,36 @@ static void test_changes_while_firing(void) {
   alarm_clock *gone = calloc(1, sizeof *gone);
   gone->also = free_self;
   restart(0);
-  add(gone, 3 * MS);
-  mli_wheel_advance(&wheel, 3 * MS, 10);
+  add(gone, 3 * TICK);
+  mli_wheel_advance(&wheel, 3 * TICK, 10);
   CHECK(freed != NULL);
 }
 
 static void test_limit(void) {
   alarm_clock a[25] = { 0 };
   restart(0);
-  for (int i = 0; i < 25; i++) add(&a[i], (uint64_t)(i % 5) * MS);
-  CHECK(mli_wheel_advance(&wheel, 10 * MS, 10));
+  for (int i = 0; i < 25; i++) add(&a[i], (uint64_t)(i % 5) * TICK);
+  CHECK(mli_wheel_advance(&wheel, 10 * TICK, 10));
   CHECK_EQ(rung, 10);
   CHECK_EQ(mli_wheel_next(&wheel), 0); /* come back at once */
-  CHECK(mli_wheel_advance(&wheel, 10 * MS, 10));
-  CHECK(!mli_wheel_advance(&wheel, 10 * MS, 10));
+  CHECK(mli_wheel_advance(&wheel, 10 * TICK, 10));
+  CHECK(!mli_wheel_advance(&wheel, 10 * TICK, 10));
   CHECK_EQ(rung, 25);
+}
+
+/* A timer that is alone is waited for as one: no wake-ups on the way to it. */
+static void test_alone(void) {
+  alarm_clock a = { 0 }, b = { 0 };
+  restart(123456789);
+  add(&a, 3600 * MLI_SECOND);
+  uint64_t next = mli_wheel_next(&wheel);
+  CHECK(next >= 3600 * MLI_SECOND && next < 3600 * MLI_SECOND + TICK);
+  add(&b, 3600 * MLI_SECOND + 20 * MS);
+  CHECK(mli_wheel_next(&wheel) <= 3600 * MLI_SECOND);
+  mli_wheel_advance(&wheel, next, 10);
+  CHECK_EQ(a.rang, 1);
+  CHECK_EQ(b.rang, 0);
+  CHECK_EQ(wheel.fired, 1);
 }
 
 static void test_far(void) {
@@ -165,7 +181,7 @@ static void test_far(void) {
   uint64_t at = now;
   for (int y = 1; y < 10; y++) mli_wheel_advance(&wheel, at += year, 10);
   CHECK_EQ(rung, 0);
-  CHECK(mli_wheel_next(&wheel) <= now + 10 * year);
+  CHECK(mli_wheel_next(&wheel) <= now + 10 * year + TICK);
   mli_wheel_advance(&wheel, now + 10 * year + MS, 10);
   CHECK_EQ(decade.rang, 1);
   mli_wheel_advance(&wheel, now + 100 * year - MS, 10);
@@ -210,7 +226,7 @@ static uint64_t random_span(unsigned kinds) {
 }
 
 static void model_start(unsigned i, uint64_t deadline) {
-  uint64_t tick = deadline / MS + (deadline % MS != 0);
+  uint64_t tick = deadline / TICK + (deadline % TICK != 0);
   model[i].active = true;
   model[i].deadline = deadline;
   model[i].key = tick > wheel.now ? tick : wheel.now;
@@ -244,8 +260,8 @@ static void compare(void) {
     if (model[i].active != mli_timer_active(&model[i].clock.timer)) unexpected++;
     if (!model[i].active) continue;
     active++;
-    late += model[i].key <= clock_now / MS;
-    if (model[i].key * MS < first) first = model[i].key * MS;
+    late += model[i].key <= clock_now / TICK;
+    if (model[i].key * TICK < first) first = model[i].key * TICK;
   }
   if (late || active != wheel.count || next > first) {
     CHECK_EQ(late, 0);
@@ -294,6 +310,7 @@ int main(void) {
   test_removal();
   test_changes_while_firing();
   test_limit();
+  test_alone();
   test_far();
   test_random();
   return check_report();

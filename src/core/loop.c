@@ -12,12 +12,42 @@
 /* How much one turn does before it looks at I/O and timers again. */
 #define MESSAGES_PER_TURN 512
 #define TIMERS_PER_TURN 1024
+#define CROWD 16
 #define LINGER (5 * (MLI_MILLISECOND / 1000))
 #define PATIENCE_MAX 8
 
 static _Thread_local mli_loop *self;
 
 mli_loop *mli_loop_self(void) { return self; }
+
+/* ---- timers ---- */
+
+static void on_alarm(mli_alarm *alarm) { mli_container(alarm, mli_loop, alarm)->alarm_at = 0; }
+
+/* Fires a bounded number of due timers; true if some are left. Where many expire at
+** each tick the loop then sleeps for a millisecond: a few more at a time cost less
+** than a wake-up for each tick. */
+static bool run_timers(mli_loop *loop) {
+  if (loop->wheel.count == 0) return false;
+  uint64_t now = mli_now();
+  size_t before = loop->wheel.fired;
+  bool more = mli_wheel_advance(&loop->wheel, now, TIMERS_PER_TURN);
+  loop->hold = loop->wheel.fired - before > CROWD ? now + MLI_MILLISECOND : 0;
+  return more;
+}
+
+/* Before the loop sleeps. A timer that was stopped leaves the alarm early: it then
+** rings for nothing, and is set again. False: a timer is due. */
+static bool set_alarm(mli_loop *loop) {
+  uint64_t at = mli_wheel_next(&loop->wheel);
+  if (at == 0) return false;
+  if (at < loop->hold) at = loop->hold;
+  if (at < loop->alarm_at || loop->alarm_at == 0) {
+    loop->alarm_at = at;
+    mli_alarm_set(&loop->alarm, at);
+  }
+  return true;
+}
 
 static void check_zero(int err) {
   assert(err == 0);
@@ -31,10 +61,9 @@ static void open_handles(mli_loop *loop) {
   check_zero(uv_prepare_init(uv, &loop->prepare));
   check_zero(uv_check_init(uv, &loop->check));
   check_zero(uv_idle_init(uv, &loop->idle));
-  check_zero(uv_timer_init(uv, &loop->timer));
-  loop->wake.data = loop->prepare.data = loop->check.data = loop->timer.data = loop;
+  loop->wake.data = loop->prepare.data = loop->check.data = loop;
   mli_wheel_init(&loop->wheel, mli_now());
-  loop->timer_at = MLI_FOREVER;
+  loop->alarm_at = MLI_FOREVER;
 }
 
 static void close_handles(mli_loop *loop) {
@@ -42,7 +71,7 @@ static void close_handles(mli_loop *loop) {
   uv_close((uv_handle_t *)&loop->prepare, NULL);
   uv_close((uv_handle_t *)&loop->check, NULL);
   uv_close((uv_handle_t *)&loop->idle, NULL);
-  uv_close((uv_handle_t *)&loop->timer, NULL);
+  mli_alarm_close(&loop->alarm);
 }
 
 static void loop_destroy(mli_object *object) {
@@ -72,6 +101,7 @@ ml_status mli_loop_new(mli_loop **out, const mli_loop_hooks *hooks, void *user) 
   loop->user = user;
   mli_mailbox_init(&loop->mailbox);
   int err = uv_loop_init(&loop->uv);
+  if (!err && (err = mli_alarm_open(&loop->alarm, &loop->uv, on_alarm))) uv_loop_close(&loop->uv);
   if (err) {
     loop->closed = true;
     mli_release(loop);
@@ -97,56 +127,6 @@ bool mli_loop_post(mli_loop *loop, mli_node *node) {
   }
   mli_release(loop);
   return pushed != MLI_PUSH_REFUSED;
-}
-
-/* ---- timers ---- */
-
-static void on_timer(uv_timer_t *timer);
-
-/* Keeps the one libuv timer at the wheel's next expiry. A timer that was
-** stopped leaves it early: it then fires for nothing and is set again. */
-static void arm_timer(mli_loop *loop) {
-  uint64_t at = mli_wheel_next(&loop->wheel);
-  if (at == loop->timer_at) return;
-  loop->timer_at = at;
-  if (at == MLI_FOREVER) {
-    uv_timer_stop(&loop->timer);
-    return;
-  }
-  uint64_t ms = at / MLI_MILLISECOND, now = uv_now(&loop->uv);
-  int err = uv_timer_start(&loop->timer, on_timer, ms > now ? ms - now : 0, 0);
-  assert(err == 0);
-  (void)err;
-}
-
-/* Only notes that time has come: a timer that libuv finds due again and again
-** would keep it from polling. */
-static void on_timer(uv_timer_t *timer) {
-  mli_loop *loop = timer->data;
-  loop->timer_at = 0;
-}
-
-/* Fires a bounded number of due timers; true if some are left. */
-static bool run_timers(mli_loop *loop) {
-  if (loop->timer_at != 0) return false;
-  loop->in_timers = true;
-  bool more = mli_wheel_advance(&loop->wheel, mli_now(), TIMERS_PER_TURN);
-  loop->in_timers = false;
-  if (more) return true;
-  loop->timer_at = MLI_FOREVER;
-  arm_timer(loop);
-  return false;
-}
-
-void mli_loop_timer_start(mli_loop *loop, mli_timer *timer, uint64_t deadline_ns) {
-  mli_timer_remove(&loop->wheel, timer);
-  mli_timer_add(&loop->wheel, timer, deadline_ns);
-  if (loop->in_timers) return;
-  uint64_t at = timer->tick * MLI_MILLISECOND;
-  if (at < loop->timer_at) {
-    uv_update_time(&loop->uv); /* Lua may have run for long */
-    arm_timer(loop);
-  }
 }
 
 /* ---- the turn ---- */
@@ -209,7 +189,7 @@ static void on_prepare(uv_prepare_t *prepare) {
     more = true;
   }
   if (!more && delivered > 0) more = linger(loop);
-  if (more || !mli_mailbox_arm(&loop->mailbox))
+  if (more || !set_alarm(loop) || !mli_mailbox_arm(&loop->mailbox))
     mli_loop_again(loop);
   else
     uv_idle_stop(&loop->idle);

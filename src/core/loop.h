@@ -17,7 +17,7 @@
 #ifndef MLI_LOOP_H
 #define MLI_LOOP_H
 
-#include <uv.h>
+#include "alarm.h"
 #include "mailbox.h"
 #include "object.h"
 #include "timer.h"
@@ -55,12 +55,13 @@ struct mli_loop {
   uv_prepare_t prepare;
   uv_check_t check;
   uv_idle_t idle;
-  uv_timer_t timer;
-  uint64_t timer_at; /* when the libuv timer fires, ns; 0: timers are due */
+  mli_alarm alarm;
+  uint64_t alarm_at; /* when it rings, ns; 0: it has rung */
+  uint64_t hold;     /* no ring before then: see run_timers */
   unsigned patience; /* how often to look for more messages before sleeping */
   unsigned sleeps;   /* without looking */
   bool alone;        /* one processor: looking would only keep the senders from it */
-  bool stopping, in_timers, closed;
+  bool stopping, closed;
 };
 
 /* Makes a loop with one reference. No thread runs it yet.
@@ -84,8 +85,12 @@ mli_loop *mli_loop_self(void);
 /* The loop's thread: have a turn soon even if no message or I/O comes. */
 void mli_loop_again(mli_loop *loop);
 
-/* The loop's thread. Starts or restarts a timer for an absolute time. */
-void mli_loop_timer_start(mli_loop *loop, mli_timer *timer, uint64_t deadline_ns);
+/* The loop's thread. Starts or restarts a timer for an absolute time. No system call:
+** a turn that goes to sleep sets the alarm once, for whatever comes first. */
+static inline void mli_loop_timer_start(mli_loop *loop, mli_timer *timer, uint64_t deadline_ns) {
+  mli_timer_remove(&loop->wheel, timer);
+  mli_timer_add(&loop->wheel, timer, deadline_ns);
+}
 /* True if it was running. */
 static inline bool mli_loop_timer_stop(mli_loop *loop, mli_timer *timer) {
   return mli_timer_remove(&loop->wheel, timer);

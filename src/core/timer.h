@@ -1,7 +1,7 @@
 /*
-** timer.h: a hierarchical timing wheel with ticks of a millisecond. Starting,
-** stopping and firing a timer are O(1); nothing is allocated. A timer never
-** fires early, and less than a tick late on an idle loop.
+** timer.h: a hierarchical timing wheel with ticks of 262 us. Starting, stopping
+** and firing a timer are O(1); nothing is allocated. A timer never fires early,
+** and is due less than a tick late.
 ** Thread: the loop's only.
 */
 #ifndef MLI_TIMER_H
@@ -13,25 +13,27 @@ typedef struct mli_timer mli_timer;
 struct mli_timer {
   mli_timer *next, **link; /* link is NULL while the timer is stopped */
   void (*fire)(mli_timer *timer);
-  uint64_t tick : 48; /* when it fires, in ticks: 8,900 years of them */
+  uint64_t tick : 48; /* when it fires, in ticks */
   uint64_t slot : 16; /* where it hangs: level * 64 + slot, or MLI_WHEEL_DUE */
 };
 
+#define MLI_TICK_BITS 18
+#define MLI_TICK (UINT64_C(1) << MLI_TICK_BITS) /* ns */
 #define MLI_WHEEL_LEVELS 8
 #define MLI_WHEEL_SLOTS 64
 
 #define MLI_WHEEL_DUE (MLI_WHEEL_LEVELS * MLI_WHEEL_SLOTS)
 
-/* A slot of level n spans 64^n ticks; the wheel as a whole 8,900 years, which is
-** more than a deadline can hold. The last slot holds what is due. Each is a
-** queue: timers of one tick fire in the order in which they were started. */
+/* A slot of level n spans 64^n ticks; the wheel as a whole more than a deadline can
+** hold. The last slot holds what is due. Each is a queue: timers of one tick fire in
+** the order in which they were started. */
 typedef struct mli_wheel {
   uint64_t now; /* the tick that has been reached */
   uint64_t occupied[MLI_WHEEL_LEVELS];
   struct mli_wheel_slot {
     mli_timer *first, **last;
   } slots[MLI_WHEEL_DUE + 1];
-  size_t count;
+  size_t count, fired; /* that run; that have fired so far */
 } mli_wheel;
 
 void mli_wheel_init(mli_wheel *wheel, uint64_t now_ns);
