@@ -7,11 +7,16 @@
 
 require "moonloop"
 local core = require "moonloop.http.core"
+local stream = require "moonloop.http.stream"
+require "moonloop.http.exchange"
 
 ---@class moonloop.http.Options
 ---@field query? table<string, string|number|boolean|list>  put into the URL, encoded; lists repeat
 ---@field headers? table<string, string|number|list>  lists repeat
----@field body? string
+---@field body? string|function|userdata|{ file: string }  what is no string is sent as it comes
+---@field length? integer            bytes of a body that comes piece by piece, where it is known
+---@field stream? boolean            the response comes with its head; its body is read from it
+---@field on_progress? fun(p: moonloop.http.Progress)  ten times a second at most
 ---@field json? any                   the body, encoded by lua-cjson
 ---@field timeout? number             seconds for all of it; default: none
 ---@field connect_timeout? number     seconds until the connection stands; default 30
@@ -66,6 +71,9 @@ local http = {
   -- The metatables: they let responses cross states.
   Response = core.Response,
   Headers = core.Headers,
+
+  -- The metatable of responses that stream.
+  Stream = stream.Stream,
 }
 
 return http

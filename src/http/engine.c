@@ -117,7 +117,8 @@ static void detach(mli_http *h) {
 static void finish(mli_http_easy *easy, CURLcode code) {
   mli_http *h = easy->request;
   long os_errno = 0;
-  mli_http_collect(easy);
+  if (!h->collected) mli_http_collect(easy);
+  h->took = (double)(mli_now() - h->started) / 1e9;
   if (code != CURLE_OK) {
     curl_easy_getinfo(easy->curl, CURLINFO_OS_ERRNO, &os_errno);
     h->detail = mli_http_text(h, easy->error, strlen(easy->error));
@@ -153,6 +154,13 @@ void mli_http_act(mli_http_lane *lane, curl_socket_t fd, int events) {
   int running;
   curl_multi_socket_action(lane->multi, fd, events, &running);
   drain(lane);
+}
+
+void mli_http_unpause(mli_http *h, int pauses) {
+  if (!h->easy) return;
+  mli_http_lane *lane = lane_of(h);
+  curl_easy_pause(h->easy->curl, pauses);
+  drain(lane); /* libcurl may have ended it in there */
 }
 
 /* ---- the engine ---- */

@@ -70,6 +70,9 @@ const mli_http_features *mli_http_features_get(void);
 
 /* Calls libcurl for a descriptor, or for CURL_SOCKET_TIMEOUT, and ends what is done. */
 void mli_http_act(mli_http_lane *lane, curl_socket_t fd, int events);
+/* Lets a transfer go on, but for what `pauses` (CURLPAUSE_RECV, CURLPAUSE_SEND) says.
+** Not from one of libcurl's callbacks. */
+void mli_http_unpause(mli_http *h, int pauses);
 
 /* ---- socket.c ---- */
 

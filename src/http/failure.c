@@ -62,8 +62,8 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
 
 /* What it was doing when it failed. */
 static const char *phase_of(const mli_http *h, bool tls) {
-  if (h->times.first_byte > 0) return "receiving the body";
-  if (h->head) return "receiving the headers";
+  if (h->head_done && !h->leads_on) return "receiving the body";
+  if (h->head && !h->head_done) return "receiving the headers";
   if (h->times.tls > 0 || (h->times.connect > 0 && !tls)) return "waiting for the response";
   /* libcurl 7.88 counts the connect as over when the handshake is. */
   if (h->times.connect > 0 || (tls && h->detail && strstr(h->detail, "SSL")))
@@ -72,7 +72,19 @@ static const char *phase_of(const mli_http *h, bool tls) {
   return "resolving the host name";
 }
 
+/* Headers beyond libcurl's own bounds: it says that it has no memory for one that is
+** too long, and speaks of a receive error when all are. */
+static bool head_is_too_large(const mli_http *h, CURLcode code) {
+  if (h->head_done || h->times.first_byte <= 0) return false;
+  return code == CURLE_OUT_OF_MEMORY ||
+         (h->detail && strstr(h->detail, "Too large response headers"));
+}
+
 void mli_http_fail(mli_http *h, CURLcode curl_code, long os_errno, bool tls) {
+  if (head_is_too_large(h, curl_code)) {
+    h->broken = MLI_HTTP_BIG_HEAD;
+    curl_code = CURLE_WRITE_ERROR;
+  }
   const char *phase = phase_of(h, tls);
   const char *code = code_of(curl_code, h, os_errno);
   const char *detail = h->detail && *h->detail ? h->detail : curl_easy_strerror(curl_code);
@@ -80,8 +92,8 @@ void mli_http_fail(mli_http *h, CURLcode curl_code, long os_errno, bool tls) {
   char *message;
   if (strcmp(code, "timeout") == 0) {
     status = ML_TIMEOUT;
-    message = describe(h, "timed out after %.3g s %s%s", h->times.total,
-                       *phase == 'i' ? "" : "while ", phase);
+    message = describe(h, "timed out after %.3g s %s%s", h->took, *phase == 'i' ? "" : "while ",
+                       phase);
   } else if (strcmp(code, "memory") == 0) {
     status = ML_MEMORY;
     message = describe(h, "out of memory");

@@ -85,11 +85,14 @@ bool mli_http_add_header(mli_http *h, const char *name, size_t name_size, const 
   return true;
 }
 
-bool mli_http_has_header(const mli_http *h, const char *name) {
+const char *mli_http_header(const mli_http *h, const char *name) {
   size_t size = strlen(name);
-  for (const struct curl_slist *node = h->headers; node; node = node->next)
-    if (strncasecmp(node->data, name, size) == 0 && strchr(":;", node->data[size])) return true;
-  return false;
+  for (const struct curl_slist *node = h->headers; node; node = node->next) {
+    if (strncasecmp(node->data, name, size) != 0) continue;
+    if (node->data[size] == ';') return "";
+    if (node->data[size] == ':') return node->data + size + 2;
+  }
+  return NULL;
 }
 
 bool mli_http_is_token(const char *text, size_t size) {

@@ -14,6 +14,7 @@
 #include "core/op.h"
 
 struct curl_slist;
+struct mli_exchange;
 typedef struct mli_http mli_http;
 
 typedef enum mli_http_version {
@@ -45,8 +46,12 @@ struct mli_http {
   uint64_t max_body; /* bytes after decoding */
   mli_http_version version;
   bool follow, verify, compressed;
-  bool json;      /* the body is JSON */
-  const char *ca; /* a file of certificates to trust instead of the default; or NULL */
+  bool json;       /* the body is JSON */
+  bool negotiates; /* a 401 or 407 may be answered with credentials, by libcurl */
+  bool attended;   /* its owner takes part while it goes on: see exchange.h */
+  bool streams;    /* attended: the body of the response goes to the owner as it comes */
+  bool uploads;    /* attended: the owner puts the request's body, piece by piece */
+  const char *ca;  /* a file of certificates to trust instead of the default; or NULL */
 
   /* The response. */
   long status;
@@ -54,8 +59,9 @@ struct mli_http {
   const char *final;  /* the URL that answered */
   const char *detail; /* libcurl's own text for a failure, or NULL */
   mli_http_times times;
-  mli_buffer in; /* the head (status line, headers, empty line), then the body */
+  mli_buffer in; /* the head (status line, headers, empty line), then the body unless it streams */
   size_t head;
+  double took; /* seconds until the end */
 
   /* The engine's [L]. */
   mli_http *next, **link; /* in flight */
@@ -64,6 +70,10 @@ struct mli_http {
   uint64_t started;
   mli_timer timer; /* the end of `timeout` */
   bool head_done;
+  bool leads_on;       /* the head that is done is not the last: libcurl goes on by itself */
+  bool collected;      /* what the head says was read out of the handle */
+  uint64_t body_count; /* bytes of the body so far */
+  struct mli_exchange *exchange; /* its long form, or NULL */
   enum { MLI_HTTP_WHOLE, MLI_HTTP_NO_MEMORY, MLI_HTTP_BIG_HEAD, MLI_HTTP_BIG_BODY } broken;
 
   struct mli_http_text *texts;
@@ -82,8 +92,9 @@ char *mli_http_text(mli_http *h, const char *text, size_t size);
 ** below. False: out of memory. */
 bool mli_http_add_header(mli_http *h, const char *name, size_t name_size, const char *value,
                          size_t value_size);
-/* Whether a header of this name was added; any case. */
-bool mli_http_has_header(const mli_http *h, const char *name);
+/* The value of the first header of this name, any case, that was added; "": it has
+** none; NULL: there is no such header. */
+const char *mli_http_header(const mli_http *h, const char *name);
 
 /* Whether it can be a header's or method's name (RFC 9110's token), or a
 ** header's value: no CR, LF or NUL. */

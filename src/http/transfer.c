@@ -10,11 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include "exchange.h"
 #include "trust.h"
 
 #define MAX_HEAD (256 * 1024)
 #define MAX_RESERVE ((curl_off_t)64 << 20)
 #define H2_UPLOAD (64 * 1024)
+#define STREAM_BUFFER 131072L /* what libcurl receives at once of a body that streams */
 
 /* ---- libcurl's callbacks: see N1 ---- */
 
@@ -33,6 +35,28 @@ static void check_see_other(mli_http_easy *easy, const char *line, size_t size) 
     curl_easy_setopt(easy->curl, CURLOPT_CUSTOMREQUEST, NULL);
 }
 
+/* Whether libcurl goes on by itself after this head: to the response after an
+** interim one, to where a redirect leads, or to try credentials. */
+static bool leads_on(const mli_http *h) {
+  const char *space = memchr(h->in.bytes, ' ', h->in.size);
+  const char *code = space && h->in.size - (size_t)(space - h->in.bytes) > 3 ? space + 1 : "200";
+  size_t at = 0;
+  mli_http_field field;
+  if (*code == '1') return memcmp(code, "101", 3) != 0;
+  if (*code == '3')
+    return h->follow && mli_http_next_field(h->in.bytes, h->head, &at, "Location", 8, &field);
+  return h->negotiates && (memcmp(code, "401", 3) == 0 || memcmp(code, "407", 3) == 0);
+}
+
+/* The head is the last: its owner may look at it. */
+static void show_head(mli_http_easy *easy) {
+  mli_http *h = easy->request;
+  if (!h->streams || h->collected) return;
+  mli_http_collect(easy);
+  h->collected = true;
+  mli_exchange_on_head(h->exchange);
+}
+
 /* Keeps the head of the latest response: what a redirect or an interim response
 ** said goes, and so do trailers. A folded line is put behind the one it continues. */
 static size_t on_header(char *line, size_t one, size_t size, void *user) {
@@ -41,7 +65,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   (void)one;
   if (size > 5 && memcmp(line, "HTTP/", 5) == 0 && (h->head_done || h->in.size == 0)) {
     h->in.size = h->head = 0;
-    h->head_done = false;
+    h->head_done = h->leads_on = false;
     if (!easy->plain) check_see_other(easy, line, size);
   }
   if (h->head_done) return size;
@@ -54,17 +78,33 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   if (!append(h, line, size)) return 0;
   h->head = h->in.size;
   h->head_done = *line == '\r' || *line == '\n';
+  if (h->head_done) {
+    h->leads_on = leads_on(h);
+    if (!h->leads_on) show_head(easy);
+  }
   return size;
+}
+
+static size_t pass_on(mli_http_easy *easy, const char *data, size_t size) {
+  mli_http *h = easy->request;
+  h->leads_on = false; /* libcurl keeps to itself what it does not end with */
+  show_head(easy);
+  size_t took = mli_exchange_on_body(h->exchange, data, size);
+  if (took == size) h->body_count += size;
+  if (took == 0 && size > 0) h->broken = MLI_HTTP_NO_MEMORY;
+  return took;
 }
 
 static size_t on_body(char *data, size_t one, size_t size, void *user) {
   mli_http_easy *easy = user;
   mli_http *h = easy->request;
   (void)one;
-  if (size > h->max_body - (h->in.size - h->head)) {
+  if (size > h->max_body - h->body_count) {
     h->broken = MLI_HTTP_BIG_BODY;
     return 0;
   }
+  if (h->streams) return pass_on(easy, data, size);
+  h->body_count += size;
   if (h->in.size == h->head) {
     curl_off_t length = 0;
     curl_easy_getinfo(easy->curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
@@ -121,10 +161,29 @@ static CURLcode set_base(mli_http_easy *easy) {
   return CURLE_OK;
 }
 
+/* A body of unknown length goes in chunks; HTTP/2 needs no word for that, and
+** libcurl leaves the header out there. */
+static CURLcode set_upload(mli_http_easy *easy, mli_exchange *x, bool post) {
+  mli_http *h = easy->request;
+  SET(CURLOPT_POST, 1L);
+  SET(CURLOPT_POSTFIELDS, NULL);
+  SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)x->length);
+  SET(CURLOPT_READFUNCTION, mli_exchange_on_read);
+  SET(CURLOPT_READDATA, x);
+  SET(CURLOPT_SEEKFUNCTION, mli_exchange_on_seek);
+  SET(CURLOPT_SEEKDATA, x);
+  if (!post) {
+    SET(CURLOPT_CUSTOMREQUEST, h->method);
+    SET(CURLOPT_POSTREDIR, (long)(CURL_REDIR_POST_301 | CURL_REDIR_POST_302));
+  }
+  return CURLE_OK;
+}
+
 /* libcurl knows what redirects do to GET, HEAD and POST. For other methods 301
 ** and 302 keep method and body, and check_see_other does the rest. */
 static CURLcode set_method(mli_http_easy *easy, const mli_http *h) {
   bool post = strcmp(h->method, "POST") == 0;
+  if (h->uploads) return set_upload(easy, h->exchange, post);
   bool upload = h->body || post || strcmp(h->method, "PUT") == 0 || strcmp(h->method, "PATCH") == 0;
   if (upload) {
     SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(h->body ? h->body_size : 0));
@@ -142,8 +201,9 @@ static CURLcode set_version(mli_http_easy *easy, const mli_http *h) {
   const mli_http_features *has = mli_http_features_get();
   switch (h->version) {
   case MLI_HTTP_ANY:
-    /* Large uploads over HTTP/2 may stall in libcurl before 8.2. */
-    if (h->body_size > H2_UPLOAD && has->version < 0x080200)
+    /* In libcurl before 8.2 large uploads over HTTP/2 may stall, and a paused transfer
+    ** keeps in memory what the others of its connection receive. */
+    if ((h->attended || h->body_size > H2_UPLOAD) && has->version < 0x080200)
       SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     return CURLE_OK;
   case MLI_HTTP_1_1: SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); return CURLE_OK;
@@ -168,11 +228,20 @@ static CURLcode set_tls(mli_http_easy *easy, const mli_http *h) {
   return CURLE_OK;
 }
 
+static CURLcode set_exchange(mli_http_easy *easy, const mli_http *h) {
+  SET(CURLOPT_XFERINFOFUNCTION, mli_exchange_on_progress);
+  SET(CURLOPT_XFERINFODATA, h->exchange);
+  SET(CURLOPT_NOPROGRESS, 0L);
+  if (h->streams) curl_easy_setopt(easy->curl, CURLOPT_BUFFERSIZE, STREAM_BUFFER); /* a hint */
+  return CURLE_OK;
+}
+
 /* Whether the base settings will do. */
 static bool is_plain(const mli_http *h) {
-  return !h->body && h->follow && h->max_redirects == 10 && h->connect_timeout == 30000 &&
-         h->verify && !h->ca && h->compressed && h->version == MLI_HTTP_ANY &&
-         strcmp(h->method, "GET") == 0 && !strchr(h->address->text, '@');
+  return !h->body && !h->attended && h->follow && h->max_redirects == 10 &&
+         h->connect_timeout == 30000 && h->verify && !h->ca && h->compressed &&
+         h->version == MLI_HTTP_ANY && strcmp(h->method, "GET") == 0 &&
+         !strchr(h->address->text, '@');
 }
 
 /* Milliseconds for libcurl, which takes 0 for "never". */
@@ -212,6 +281,7 @@ CURLcode mli_http_prepare(mli_http_easy *easy) {
   CURLcode code = set_method(easy, h);
   if (code == CURLE_OK) code = set_version(easy, h);
   if (code == CURLE_OK) code = set_tls(easy, h);
+  if (code == CURLE_OK && h->exchange) code = set_exchange(easy, h);
   return code;
 }
 

@@ -32,7 +32,7 @@ void lml_http_push_json(lua_State *L, const char *name, const char *what) {
 
 /* ---- requests ---- */
 
-static void push_times(lua_State *L, const mli_http_times *t) {
+void lml_http_push_times(lua_State *L, const mli_http_times *t) {
   lua_createtable(L, 0, 5);
   lua_pushnumber(L, t->resolve);
   lua_setfield(L, -2, "resolve");
@@ -46,20 +46,19 @@ static void push_times(lua_State *L, const mli_http_times *t) {
   lua_setfield(L, -2, "total");
 }
 
-/* nil and an error value, with what is known besides code and message. */
-static int push_failure(lua_State *L, mli_http *h) {
+int lml_http_push_failure(lua_State *L, const mli_http *h) {
   if (h->op.message)
     lml_fail(L, h->op.code, "%s", h->op.message);
   else
     lml_fail_op(L, &h->op);
   lua_pushstring(L, h->detail);
   lua_setfield(L, -2, "detail");
-  push_times(L, &h->times);
+  lml_http_push_times(L, &h->times);
   lua_setfield(L, -2, "timings");
   return 2;
 }
 
-static int push_response(lua_State *L, const mli_http *h) {
+int lml_http_push_response(lua_State *L, const mli_http *h) {
   size_t size;
   lua_createtable(L, 0, 8);
   lua_pushinteger(L, h->status);
@@ -74,13 +73,15 @@ static int push_response(lua_State *L, const mli_http *h) {
   lua_rawseti(L, -2, 1);
   luaL_setmetatable(L, HEADERS);
   lua_setfield(L, -2, "headers");
-  lua_pushlstring(L, h->in.bytes + h->head, h->in.size - h->head);
-  lua_setfield(L, -2, "body");
+  if (!h->streams) {
+    lua_pushlstring(L, h->in.bytes + h->head, h->in.size - h->head);
+    lua_setfield(L, -2, "body");
+  }
   lua_pushstring(L, h->final);
   lua_setfield(L, -2, "url");
   lua_pushstring(L, mli_http_protocol(h));
   lua_setfield(L, -2, "http_version");
-  push_times(L, &h->times);
+  lml_http_push_times(L, &h->times);
   lua_setfield(L, -2, "timings");
   luaL_setmetatable(L, RESPONSE);
   return 1;
@@ -92,7 +93,7 @@ static int on_end(lua_State *L, int status, lua_KContext ctx) {
   mli_http *h = mli_container((mli_op *)ctx, mli_http, op);
   (void)status;
   luaL_checkstack(L, 8, NULL);
-  int results = h->op.status == ML_OK ? push_response(L, h) : push_failure(L, h);
+  int results = h->op.status == ML_OK ? lml_http_push_response(L, h) : lml_http_push_failure(L, h);
   lml_op_drop(lua_touserdata(L, BOX));
   return results;
 }
@@ -105,6 +106,7 @@ static int perform(lua_State *L, const char *method) {
   if (!h) return luaL_error(L, "not enough memory");
   *box = &h->op;
   lml_http_fill(L, h, method, URL, OPTIONS);
+  if (h->attended) return lml_exchange_attend(L, box, OPTIONS);
   return lml_await_op(L, &h->op, MLI_FOREVER, on_end);
 }
 
@@ -299,5 +301,6 @@ int luaopen_moonloop_http_core(lua_State *L) {
   lua_setfield(L, -2, "Response");
   make_headers_class(L);
   lua_setfield(L, -2, "Headers");
+  lml_exchange_open(L);
   return 1;
 }

@@ -1,6 +1,7 @@
 /*
-** http.h: what the two binding files of HTTP share: http_options.c reads a
-** request out of Lua, http.c performs it and shows the response.
+** http.h: what the binding files of HTTP share: http_options.c reads a request
+** out of Lua, http.c performs it and shows the response, exchange.c gives it to
+** whoever takes part in it.
 */
 #ifndef LML_HTTP_H
 #define LML_HTTP_H
@@ -12,6 +13,18 @@
 ** (either may be nil). `method` NULL: the options may name URL and method.
 ** Raises misuse at the caller's line. */
 void lml_http_fill(lua_State *L, mli_http *h, const char *method, int url, int options);
+
+/* Pushes the response, or nil and an error value with what is known besides code and
+** message; returns how many. */
+int lml_http_push_response(lua_State *L, const mli_http *h);
+int lml_http_push_failure(lua_State *L, const mli_http *h);
+void lml_http_push_times(lua_State *L, const mli_http_times *times);
+
+/* Hands the request in the box to the Lua function that attends to it, with the
+** options at that index: returns what that returns. `return` what this returns. */
+int lml_exchange_attend(lua_State *L, mli_op **box, int options);
+/* Adds to the module on top of the stack what exchange.c has for Lua. */
+void lml_exchange_open(lua_State *L);
 
 /* Pushes a function of the module cjson, or raises and says that it is missing. */
 void lml_http_push_json(lua_State *L, const char *name, const char *what);

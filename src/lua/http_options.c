@@ -143,14 +143,42 @@ static void read_http_version(lua_State *L, mli_http *h, const char *name) {
 }
 
 static void set_body(lua_State *L, mli_http *h, int index) {
-  if (h->body) luaL_error(L, "options 'body' and 'json' exclude each other");
+  if (h->body || h->uploads) luaL_error(L, "options 'body' and 'json' exclude each other");
   const char *s = lua_tolstring(L, index, &h->body_size);
   h->body = checked(L, mli_http_text(h, s, h->body_size));
 }
 
+static bool is_callable(lua_State *L) {
+  if (lua_isfunction(L, -1)) return true;
+  bool is = luaL_getmetafield(L, -1, "__call") != LUA_TNIL;
+  if (is) lua_pop(L, 1);
+  return is;
+}
+
+/* A string; or what lua/moonloop/http/exchange.lua puts piece by piece. */
 static void read_body(lua_State *L, mli_http *h, const char *name) {
-  check_type(L, name, LUA_TSTRING);
-  set_body(L, h, -1);
+  if (lua_type(L, -1) == LUA_TSTRING) {
+    set_body(L, h, -1);
+    return;
+  }
+  if (h->body) luaL_error(L, "options 'body' and 'json' exclude each other");
+  if (!is_callable(L)) wrong_type(L, name, "string, function or generator");
+  h->uploads = h->attended = true;
+}
+
+static void read_length(lua_State *L, mli_http *h, const char *name) {
+  (void)h;
+  read_count(L, name);
+}
+
+static void read_stream(lua_State *L, mli_http *h, const char *name) {
+  read_boolean(L, name, &h->streams);
+  h->attended = h->attended || h->streams;
+}
+
+static void read_on_progress(lua_State *L, mli_http *h, const char *name) {
+  check_type(L, name, LUA_TFUNCTION);
+  h->attended = true;
 }
 
 static void read_json(lua_State *L, mli_http *h, const char *name) {
@@ -350,10 +378,13 @@ static const option options_of_request[] = {
   { "headers", read_headers },
   { "http_version", read_http_version },
   { "json", read_json },
+  { "length", read_length },
   { "max_body", read_max_body },
   { "max_redirects", read_max_redirects },
   { "method", read_method },
+  { "on_progress", read_on_progress },
   { "query", read_query },
+  { "stream", read_stream },
   { "timeout", read_timeout },
   { "tls", read_tls },
   { "url", read_url },
@@ -382,7 +413,7 @@ void lml_http_fill(lua_State *L, mli_http *h, const char *method, int url, int o
     set_url(L, h, url, "argument #1");
   }
   if (!h->url) luaL_error(L, "option 'url' is missing");
-  if (h->json && !mli_http_has_header(h, "Content-Type") &&
+  if (h->json && !mli_http_header(h, "Content-Type") &&
       !mli_http_add_header(h, "Content-Type", 12, "application/json", 16))
     no_memory(L);
   if (lua_isnil(L, options)) return;
