@@ -9,6 +9,9 @@ require "moonloop"
 local core = require "moonloop.http.core"
 local stream = require "moonloop.http.stream"
 require "moonloop.http.exchange"
+local check = require "moonloop.check"
+local request = require "moonloop.http.request"
+local Session = require "moonloop.http.session"
 
 ---@class moonloop.http.Options
 ---@field query? table<string, string|number|boolean|list>  put into the URL, encoded; lists repeat
@@ -26,6 +29,7 @@ require "moonloop.http.exchange"
 ---@field tls? { verify: boolean?, ca: string? }  `ca`: a file of certificates to trust instead
 ---@field compressed? boolean         take compressed bodies, and decode them; default true
 ---@field max_body? integer           bytes; a larger body is an error
+---@field retries? integer|moonloop.http.Retries
 ---@field method? string              for `request` only
 ---@field url? string                 for `request` only
 
@@ -56,24 +60,88 @@ require "moonloop.http.exchange"
 ---@alias moonloop.http.verb
 ---| fun(url: string, options: moonloop.http.Options?): moonloop.http.Response?, table?
 
+-- One table of it all.
+local function complete(url, options, method)
+  local req = {}
+  for name, value in pairs(options) do req[name] = value end
+  req.url, req.method = url, method
+  return req
+end
+
+-- The verb as a function: in most cases one operation in C, and nothing besides.
+local function verb(name)
+  local plain, method = core[name], name:upper()
+  return function(url, options)
+    if type(url) ~= "string" or not request.is_long(options) then return plain(url, options) end
+    if options.method ~= nil then check.misuse "option 'method' is for http.request" end
+    if options.url ~= nil then check.misuse "option 'url' is for http.request" end
+    return request.perform(complete(url, options, method))
+  end
+end
+
 local http = {
-  get = core.get, ---@type moonloop.http.verb
-  post = core.post, ---@type moonloop.http.verb
-  put = core.put, ---@type moonloop.http.verb
-  patch = core.patch, ---@type moonloop.http.verb
-  delete = core.delete, ---@type moonloop.http.verb
-  head = core.head, ---@type moonloop.http.verb
-  options = core.options, ---@type moonloop.http.verb
+  get = verb "get", ---@type moonloop.http.verb
+  post = verb "post", ---@type moonloop.http.verb
+  put = verb "put", ---@type moonloop.http.verb
+  patch = verb "patch", ---@type moonloop.http.verb
+  delete = verb "delete", ---@type moonloop.http.verb
+  head = verb "head", ---@type moonloop.http.verb
+  options = verb "options", ---@type moonloop.http.verb
 
-  -- `request(url, options)` or `request{ url = ..., method = ..., ... }`
-  request = core.request,
+  session = Session.new,
 
-  -- The metatables: they let responses cross states.
+  -- The metatables: they let responses and sessions cross states.
   Response = core.Response,
   Headers = core.Headers,
 
   -- The metatable of responses that stream.
   Stream = stream.Stream,
+  Session = Session,
+  Cookies = require "moonloop.http.cookies",
 }
+
+---Any method: `request(url, options)` or `request{ url = ..., method = ..., ... }`.
+---@param url string|moonloop.http.Options
+---@param options moonloop.http.Options?
+---@return moonloop.http.Response? res
+---@return table? err
+function http.request(url, options)
+  if type(url) == "table" then
+    if request.is_long(url) then return request.perform(url) end
+  elseif type(url) == "string" and request.is_long(options) then
+    if options.url ~= nil then check.misuse "option 'url' is given besides the argument" end
+    return request.perform(complete(url, options, options.method))
+  end
+  return core.request(url, options)
+end
+
+local limit_names = { max_connections = true, max_per_host = true, max_host_streams = true }
+
+---The limits of the plain functions: of each loop, for http:// and https:// each. Sets those
+---that are given, for requests that begin from now on in this process.
+---@param limits table?  `max_connections` `max_per_host` `max_host_streams`; 0: the default
+---@return table limits  those that are set now
+function http.limits(limits)
+  limits = check.options("http.limits", limits, limit_names)
+  local plain = core.default_session()
+  local now = table.pack(plain:limits())
+  local names = { "max_connections", "max_per_host", "max_host_streams" }
+  local set = {}
+  for i, name in ipairs(names) do
+    local value = limits[name]
+    if value == 0 then
+      now[i] = nil
+    elseif value ~= nil then
+      now[i] = check.count("http.limits: '" .. name .. "'", value)
+    end
+    set[name] = now[i]
+  end
+  if next(limits) ~= nil then plain:limits(now[1], now[2], now[3]) end
+  return set
+end
+
+---The counts of the plain functions, as `session:stats()` gives those of a session.
+---@return table
+function http.stats() return core.default_session():stats() end
 
 return http

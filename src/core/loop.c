@@ -255,9 +255,19 @@ void mli_loop_run(mli_loop *loop) {
 }
 
 mli_service *mli_loop_service(mli_loop *loop, const void *key) {
-  for (mli_service *s = loop->services; s; s = s->next)
-    if (s->key == key) return s;
+  for (mli_service **link = &loop->services, *s; (s = *link); link = &s->next) {
+    if (s->key != key) continue;
+    *link = s->next; /* to the front: it will be asked for again */
+    mli_loop_add_service(loop, s);
+    return s;
+  }
   return NULL;
+}
+
+void mli_loop_remove_service(mli_loop *loop, mli_service *service) {
+  mli_service **link = &loop->services;
+  while (*link != service) link = &(*link)->next;
+  *link = service->next;
 }
 
 void mli_loop_add_service(mli_loop *loop, mli_service *service) {

@@ -99,5 +99,7 @@ static inline bool mli_loop_timer_stop(mli_loop *loop, mli_timer *timer) {
 /* The loop's thread. */
 mli_service *mli_loop_service(mli_loop *loop, const void *key); /* NULL: none yet */
 void mli_loop_add_service(mli_loop *loop, mli_service *service);
+/* Its owner closes it before the loop ends. */
+void mli_loop_remove_service(mli_loop *loop, mli_service *service);
 
 #endif

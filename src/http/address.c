@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* FNV-1a. */
 static uint32_t hash_of(const char *text) {
@@ -73,4 +74,32 @@ void mli_http_addresses_clear(mli_http_addresses *cache) {
       mli_http_address_release(cache->slots[i]);
       cache->slots[i] = NULL;
     }
+}
+
+/* ---- joining ---- */
+
+static bool same_part(CURLU *a, CURLU *b, CURLUPart part) {
+  char *x = NULL, *y = NULL;
+  curl_url_get(a, part, &x, CURLU_DEFAULT_PORT);
+  curl_url_get(b, part, &y, CURLU_DEFAULT_PORT);
+  bool same = x && y && strcasecmp(x, y) == 0;
+  curl_free(x);
+  curl_free(y);
+  return same;
+}
+
+char *mli_http_join(const char *base_text, const char *text, bool *same, const char **why) {
+  char *joined = NULL;
+  CURLU *base = curl_url(), *url = NULL;
+  CURLUcode code = base ? curl_url_set(base, CURLUPART_URL, base_text, CURLU_URLENCODE)
+                        : CURLUE_OUT_OF_MEMORY;
+  if (!code && !(url = curl_url_dup(base))) code = CURLUE_OUT_OF_MEMORY;
+  if (!code) code = curl_url_set(url, CURLUPART_URL, text, CURLU_URLENCODE);
+  if (!code) code = curl_url_get(url, CURLUPART_URL, &joined, 0);
+  *same = !code && same_part(base, url, CURLUPART_SCHEME) && same_part(base, url, CURLUPART_HOST) &&
+          same_part(base, url, CURLUPART_PORT);
+  if (code && !(*why = reason_of(code))) *why = "out of memory";
+  curl_url_cleanup(url);
+  curl_url_cleanup(base);
+  return joined;
 }

@@ -33,4 +33,9 @@ mli_http_address *mli_http_address_get(mli_http_addresses *cache, const char *te
 void mli_http_address_release(mli_http_address *address);
 void mli_http_addresses_clear(mli_http_addresses *cache);
 
+/* The URL that `text` means at `base`, by RFC 3986, to be freed with curl_free, and
+** whether its scheme, host and port are those of `base`. NULL with *why set to a static
+** text: one of the two is no URL. Thread: any. */
+char *mli_http_join(const char *base, const char *text, bool *same, const char **why);
+
 #endif

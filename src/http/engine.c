@@ -21,8 +21,12 @@ static const long host_connections[MLI_HTTP_LANES] = {
 /* Connections that a lane keeps for later: by itself libcurl would drop them as
 ** concurrency falls, and dial again as it rises. The most that it has at a time
 ** leave descriptors for the rest of the process. */
+#define HOST_STREAMS 100L
 #define KEPT_CONNECTIONS 1024
 #define KEPT_HANDLES 256
+
+#define LOOP_ENDED "the loop has ended"
+#define SESSION_CLOSED "the session was closed"
 
 static long share_of_descriptors(long parts, long most) {
   struct rlimit limit;
@@ -74,6 +78,14 @@ static void free_easy(mli_http_easy *easy) {
   free(easy);
 }
 
+/* What stays with a handle for good, resets or not. A cookie jar that is shared is used
+** by those only who have named some file of cookies: "" is none. */
+static bool join_session(CURL *curl, const mli_http_session *session) {
+  return !curl_easy_setopt(curl, CURLOPT_SHARE, session->share) &&
+         (!session->cookies || (!curl_easy_setopt(curl, CURLOPT_COOKIEFILE, "") &&
+                                !curl_easy_setopt(curl, CURLOPT_COOKIELIST, "RELOAD")));
+}
+
 static mli_http_easy *take_easy(mli_http_engine *e) {
   mli_http_easy *easy = e->idle;
   if (easy) {
@@ -85,7 +97,7 @@ static mli_http_easy *take_easy(mli_http_engine *e) {
   if (!easy) return NULL;
   easy->engine = e;
   easy->curl = curl_easy_init();
-  if (easy->curl && curl_easy_setopt(easy->curl, CURLOPT_SHARE, e->share) == CURLE_OK) return easy;
+  if (easy->curl && join_session(easy->curl, e->session)) return easy;
   free_easy(easy);
   return NULL;
 }
@@ -99,6 +111,8 @@ static void detach(mli_http *h) {
   mli_http_easy *easy = h->easy;
   mli_http_engine *e = easy->engine;
   mli_loop_timer_stop(e->loop, &h->timer);
+  atomic_fetch_sub_explicit(&e->session->active, 1, memory_order_relaxed);
+  if (!h->connected) atomic_fetch_sub_explicit(&e->session->queued, 1, memory_order_relaxed);
   *h->link = h->next;
   if (h->next) h->next->link = h->link;
   mli_http_address_release(h->address);
@@ -191,10 +205,23 @@ static bool open_lane(mli_http_engine *e, unsigned i) {
          !curl_multi_setopt(m, CURLMOPT_SOCKETDATA, lane) &&
          !curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, on_timeout) &&
          !curl_multi_setopt(m, CURLMOPT_TIMERDATA, lane) &&
-         !curl_multi_setopt(m, CURLMOPT_MAX_HOST_CONNECTIONS, host_connections[i]) &&
          !curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, share_of_descriptors(4, KEPT_CONNECTIONS)) &&
-         !curl_multi_setopt(m, CURLMOPT_MAX_TOTAL_CONNECTIONS, share_of_descriptors(2, INT_MAX)) &&
          !curl_multi_setopt(m, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
+}
+
+/* Goes by the session's limits as they are now. libcurl refuses none of these values. */
+static void apply_limits(mli_http_engine *e, unsigned version) {
+  mli_http_limits l = mli_http_session_limits(e->session);
+  long total = l.connections ? l.connections : share_of_descriptors(2, INT_MAX);
+  for (unsigned i = 0; i < MLI_HTTP_LANES; i++) {
+    CURLM *m = e->lanes[i].multi;
+    curl_multi_setopt(m, CURLMOPT_MAX_TOTAL_CONNECTIONS, total);
+    curl_multi_setopt(m, CURLMOPT_MAX_HOST_CONNECTIONS,
+                      l.per_host ? l.per_host : host_connections[i]);
+    curl_multi_setopt(m, CURLMOPT_MAX_CONCURRENT_STREAMS,
+                      l.host_streams ? l.host_streams : HOST_STREAMS);
+  }
+  e->limits_version = version;
 }
 
 /* What it holds besides polls, which are gone or were never there. */
@@ -213,44 +240,65 @@ static void close_curl(mli_http_engine *e) {
     if (e->lanes[i].multi) curl_multi_cleanup(e->lanes[i].multi);
     mli_loop_timer_stop(e->loop, &e->lanes[i].timer);
   }
-  if (e->share) curl_share_cleanup(e->share);
   mli_http_addresses_clear(&e->addresses);
 }
 
-static void on_loop_end(mli_service *service, mli_loop *loop) {
-  mli_http_engine *e = mli_container(service, mli_http_engine, service);
-  (void)loop;
+static void end_engine(mli_http_engine *e, const char *why) {
   for (mli_http *h; (h = e->active);) {
     curl_multi_remove_handle(lane_of(h)->multi, h->easy->curl);
     detach(h);
-    mli_http_refuse(h, ML_CLOSED, "closed", "the loop has ended");
+    mli_http_refuse(h, ML_CLOSED, "closed", why);
     mli_release(&h->op);
   }
   close_curl(e);
+  mli_http_session_leave(e->session, e);
   mli_http_close_polls(e);
 }
 
-static const char engine_key;
+static void on_loop_end(mli_service *service, mli_loop *loop) {
+  (void)loop;
+  end_engine(mli_container(service, mli_http_engine, service), LOOP_ENDED);
+}
 
-/* The loop's engine, made now if need be; NULL: out of memory. */
-static mli_http_engine *engine_of(mli_loop *loop) {
-  mli_service *known = mli_loop_service(loop, &engine_key);
-  if (known) return mli_container(known, mli_http_engine, service);
-  if (!mli_http_features_get()) return NULL;
+static void on_session_end(mli_node *node, mli_loop *loop) {
+  mli_http_engine *e = mli_container(node, mli_http_engine, end);
+  mli_loop_remove_service(loop, &e->service);
+  end_engine(e, SESSION_CLOSED);
+}
+
+static mli_http_engine *engine_new(mli_loop *loop, mli_http_session *session) {
   mli_http_engine *e = calloc(1, sizeof *e);
   if (!e) return NULL;
   e->loop = loop;
-  e->service.key = &engine_key;
+  e->session = session;
+  e->service.key = session;
   e->service.close = on_loop_end;
-  e->share = curl_share_init();
-  if (!e->share || curl_share_setopt(e->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS) ||
-      curl_share_setopt(e->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) ||
-      !open_lane(e, MLI_HTTP_PLAIN) || !open_lane(e, MLI_HTTP_TLS)) {
-    close_curl(e);
-    mli_http_engine_free(e);
-    return NULL;
+  e->end.run = on_session_end;
+  if (open_lane(e, MLI_HTTP_PLAIN) && open_lane(e, MLI_HTTP_TLS)) return e;
+  close_curl(e);
+  mli_http_engine_free(e);
+  return NULL;
+}
+
+/* The session's engine on this loop, made now if need be. NULL: out of memory, or the
+** session was closed. */
+static mli_http_engine *engine_of(mli_loop *loop, mli_http_session *session) {
+  mli_service *known = mli_loop_service(loop, session);
+  mli_http_engine *e;
+  if (known) {
+    e = mli_container(known, mli_http_engine, service);
+  } else {
+    e = engine_new(loop, session);
+    if (!e) return NULL;
+    if (!mli_http_session_join(session, e)) {
+      close_curl(e);
+      mli_http_engine_free(e);
+      return NULL;
+    }
+    mli_loop_add_service(loop, &e->service);
   }
-  mli_loop_add_service(loop, &e->service);
+  unsigned version = atomic_load_explicit(&session->version, memory_order_acquire);
+  if (!known || e->limits_version != version) apply_limits(e, version);
   return e;
 }
 
@@ -261,14 +309,19 @@ static void op_start(mli_op *op) {
   const char *why = NULL;
   h->final = h->url;
   if (op->loop->stopping) {
-    mli_http_refuse(h, ML_CLOSED, "closed", "the loop has ended");
+    mli_http_refuse(h, ML_CLOSED, "closed", LOOP_ENDED);
     return;
   }
   if (h->timeout == 0) {
     mli_http_refuse(h, ML_TIMEOUT, "timeout", "a timeout of 0 leaves no time for a request");
     return;
   }
-  mli_http_engine *e = engine_of(op->loop);
+  mli_http_session *session = h->session ? h->session : mli_http_session_default();
+  mli_http_engine *e = session ? engine_of(op->loop, session) : NULL;
+  if (session && atomic_load(&session->closed)) { /* an engine that stands ends soon */
+    mli_http_refuse(h, ML_CLOSED, "closed", SESSION_CLOSED);
+    return;
+  }
   mli_http_address *address = e ? mli_http_address_get(&e->addresses, h->url, &why) : NULL;
   if (why) {
     mli_http_refuse(h, ML_SYSTEM, "url", why);
@@ -290,6 +343,9 @@ static void op_start(mli_op *op) {
   h->timer.fire = on_deadline;
   if (h->next) h->next->link = &h->next;
   e->active = h;
+  atomic_fetch_add_explicit(&session->requests, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&session->active, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&session->queued, 1, memory_order_relaxed);
   CURLcode code = mli_http_prepare(easy);
   if (h->timeout != MLI_HTTP_NO_TIMEOUT)
     mli_loop_timer_start(e->loop, &h->timer, h->started + (uint64_t)h->timeout * MLI_MILLISECOND);

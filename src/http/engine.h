@@ -1,9 +1,9 @@
 /*
-** engine.h: libcurl on a loop. One engine per loop, made with the first
-** request there and closed with the loop; everything of it, and of libcurl's
-** handles, belongs to the loop's thread. Internal to src/http.
+** engine.h: libcurl on a loop. One engine per loop and session, made with the
+** first request of the session there and closed with either; everything of it, and
+** of libcurl's handles, belongs to the loop's thread. Internal to src/http.
 **
-**   start --> in flight --[libcurl is done, abort, the loop's end]--> ended
+**   start --> in flight --[libcurl is done, abort, the engine's end]--> ended
 **
 ** N1  libcurl is called from start, abort, a poll or a timer: never from one of
 **     its own callbacks, which only copy bytes and note what is wanted.
@@ -16,8 +16,7 @@
 #include <curl/curl.h>
 #include "address.h"
 #include "request.h"
-
-typedef struct mli_http_engine mli_http_engine;
+#include "session.h"
 
 /* A handle for one transfer at a time; the idle ones wait for the next. */
 typedef struct mli_http_easy {
@@ -43,10 +42,14 @@ enum { MLI_HTTP_PLAIN, MLI_HTTP_TLS, MLI_HTTP_LANES };
 typedef struct mli_http_socket mli_http_socket;
 
 struct mli_http_engine {
-  mli_service service;
+  mli_service service; /* its key is the session */
   mli_loop *loop;
+  mli_http_session *session; /* it outlives the engine's membership: see session.h */
+  mli_http_engine *next_of_session;
+  mli_node end; /* the session's message */
+  bool asked;   /* ... was sent */
+  unsigned limits_version;
   mli_http_lane lanes[MLI_HTTP_LANES];
-  CURLSH *share; /* names and TLS sessions, for both lanes */
   mli_http *active;
   mli_http_easy *idle;
   unsigned idle_count;

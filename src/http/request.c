@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include "session.h"
 
 typedef struct mli_http_text {
   struct mli_http_text *next;
@@ -20,6 +21,7 @@ static void request_destroy(mli_object *object) {
     free(b);
   }
   mli_buffer_free(&h->in);
+  if (h->session) mli_release(h->session);
   mli_op_fini(&h->op);
   free(h);
 }

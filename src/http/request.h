@@ -15,6 +15,7 @@
 
 struct curl_slist;
 struct mli_exchange;
+struct mli_http_session;
 typedef struct mli_http mli_http;
 
 typedef enum mli_http_version {
@@ -36,8 +37,9 @@ struct mli_http {
   mli_op op; /* op.code of a failure: "resolve", "refused", ... see docs/http.md */
 
   /* The request [I]. `mli_http_new` sets the defaults. */
-  const char *method; /* "GET" */
-  const char *url;    /* with its query */
+  struct mli_http_session *session; /* holds a reference; NULL: the plain requests' */
+  const char *method;               /* "GET" */
+  const char *url;                  /* with its query */
   struct curl_slist *headers, **last_header;
   const char *body; /* NULL: none */
   size_t body_size;
@@ -72,6 +74,8 @@ struct mli_http {
   bool head_done;
   bool leads_on;       /* the head that is done is not the last: libcurl goes on by itself */
   bool collected;      /* what the head says was read out of the handle */
+  bool connected;      /* it has had a connection */
+  long connects;       /* connections made for it so far */
   uint64_t body_count; /* bytes of the body so far */
   struct mli_exchange *exchange; /* its long form, or NULL */
   enum { MLI_HTTP_WHOLE, MLI_HTTP_NO_MEMORY, MLI_HTTP_BIG_HEAD, MLI_HTTP_BIG_BODY } broken;

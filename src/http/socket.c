@@ -127,11 +127,14 @@ curl_socket_t mli_http_open_socket(void *user, curlsocktype purpose,
   disarm(s); /* a libcurl that closed the last one behind our back */
   s->wanted = 0;
   s->ours = true;
+  atomic_fetch_add_explicit(&e->session->connections, 1, memory_order_relaxed);
   return fd;
 }
 
 int mli_http_close_socket(void *user, curl_socket_t fd) {
-  mli_http_socket *s = find(user, fd);
+  mli_http_engine *e = user;
+  mli_http_socket *s = find(e, fd);
+  atomic_fetch_sub_explicit(&e->session->connections, 1, memory_order_relaxed);
   if (s) {
     disarm(s);
     s->wanted = 0;

@@ -114,6 +114,24 @@ static size_t on_body(char *data, size_t one, size_t size, void *user) {
   return append(h, data, size) ? size : 0;
 }
 
+/* The request has a connection: again after a redirect. */
+static int on_connection(void *user, char *peer, char *local, int peer_port, int local_port) {
+  mli_http_easy *easy = user;
+  mli_http *h = easy->request;
+  mli_http_session *session = easy->engine->session;
+  long connects = 0;
+  (void)peer, (void)local, (void)peer_port, (void)local_port;
+  curl_easy_getinfo(easy->curl, CURLINFO_NUM_CONNECTS, &connects);
+  if (!h->connected) atomic_fetch_sub_explicit(&session->queued, 1, memory_order_relaxed);
+  if (connects == h->connects)
+    atomic_fetch_add_explicit(&session->reused, 1, memory_order_relaxed);
+  else
+    atomic_fetch_add_explicit(&session->made, 1, memory_order_relaxed);
+  h->connects = connects;
+  h->connected = true;
+  return CURL_PREREQFUNC_OK;
+}
+
 /* ---- setting up ---- */
 
 #define SET(option, value)                                                                         \
@@ -135,6 +153,8 @@ static CURLcode set_base(mli_http_easy *easy) {
   SET(CURLOPT_OPENSOCKETDATA, easy->engine);
   SET(CURLOPT_CLOSESOCKETFUNCTION, mli_http_close_socket);
   SET(CURLOPT_CLOSESOCKETDATA, easy->engine);
+  SET(CURLOPT_PREREQFUNCTION, on_connection);
+  SET(CURLOPT_PREREQDATA, easy);
   SET(CURLOPT_NOSIGNAL, 1L);
 #if LIBCURL_VERSION_NUM >= 0x075700
   if (has->version >= 0x075700) SET(CURLOPT_QUICK_EXIT, 1L); /* else a cancel joins the resolver */

@@ -110,18 +110,22 @@ static int perform(lua_State *L, const char *method) {
   return lml_await_op(L, &h->op, MLI_FOREVER, on_end);
 }
 
-static void check_options(lua_State *L) {
-  if (!lua_isnil(L, OPTIONS)) luaL_checktype(L, OPTIONS, LUA_TTABLE);
+/* As luaL_checktype; the function's name is its last upvalue. */
+static void check_type(lua_State *L, int arg, int type, int name) {
+  if (lua_type(L, arg) != type)
+    lml_misuse(L, "bad argument #%d to '%s' (%s expected, got %s)", arg,
+               lua_tostring(L, lua_upvalueindex(name)), lua_typename(L, type),
+               luaL_typename(L, arg));
 }
 
-static void check_url(lua_State *L) {
-  if (lua_type(L, URL) != LUA_TSTRING) luaL_typeerror(L, URL, "string");
+static void check_arguments(lua_State *L, int name) {
+  lua_settop(L, OPTIONS);
+  check_type(L, URL, LUA_TSTRING, name);
+  if (!lua_isnil(L, OPTIONS)) check_type(L, OPTIONS, LUA_TTABLE, name);
 }
 
 static int l_verb(lua_State *L) {
-  lua_settop(L, OPTIONS);
-  check_url(L);
-  check_options(L);
+  check_arguments(L, 2);
   return perform(L, lua_tostring(L, lua_upvalueindex(1)));
 }
 
@@ -131,9 +135,7 @@ static int l_request(lua_State *L) {
     lua_pushnil(L);
     lua_insert(L, URL);
   } else {
-    lua_settop(L, OPTIONS);
-    check_url(L);
-    check_options(L);
+    check_arguments(L, 1);
   }
   return perform(L, NULL);
 }
@@ -292,11 +294,14 @@ int luaopen_moonloop_http_core(lua_State *L) {
   lua_newtable(L);
   for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
     lua_pushstring(L, verbs[i][1]);
-    lua_pushcclosure(L, l_verb, 1);
+    lua_pushstring(L, verbs[i][0]);
+    lua_pushcclosure(L, l_verb, 2);
     lua_setfield(L, -2, verbs[i][0]);
   }
-  lua_pushcfunction(L, l_request);
+  lua_pushliteral(L, "request");
+  lua_pushcclosure(L, l_request, 1);
   lua_setfield(L, -2, "request");
+  lml_http_session_open(L);
   make_response_class(L);
   lua_setfield(L, -2, "Response");
   make_headers_class(L);

@@ -1,12 +1,13 @@
 /*
 ** http.h: what the binding files of HTTP share: http_options.c reads a request
 ** out of Lua, http.c performs it and shows the response, exchange.c gives it to
-** whoever takes part in it.
+** whoever takes part in it, http_session.c has the sessions.
 */
 #ifndef LML_HTTP_H
 #define LML_HTTP_H
 
 #include "http/request.h"
+#include "http/session.h"
 #include "lml.h"
 
 /* Fills the request from the URL at `url` and the table of options at `options`
@@ -26,7 +27,14 @@ int lml_exchange_attend(lua_State *L, mli_op **box, int options);
 /* Adds to the module on top of the stack what exchange.c has for Lua. */
 void lml_exchange_open(lua_State *L);
 
+int lml_http_is_option(lua_State *L);
+
 /* Pushes a function of the module cjson, or raises and says that it is missing. */
 void lml_http_push_json(lua_State *L, const char *name, const char *what);
+
+/* The session of the handle at `index`, borrowed, or NULL: it is none. */
+mli_http_session *lml_http_session_test(lua_State *L, int index);
+/* Adds the functions of sessions to the table on top. */
+void lml_http_session_open(lua_State *L);
 
 #endif

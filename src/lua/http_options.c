@@ -28,7 +28,7 @@ static void *checked(lua_State *L, void *p) {
 }
 
 static void wrong_type(lua_State *L, const char *name, const char *wanted) {
-  luaL_error(L, "option '%s': %s expected, got %s", name, wanted, luaL_typename(L, -1));
+  lml_misuse(L, "option '%s': %s expected, got %s", name, wanted, luaL_typename(L, -1));
 }
 
 static void check_type(lua_State *L, const char *name, int type) {
@@ -56,12 +56,17 @@ static unsigned distance(const char *a, const char *b) {
   return row[n];
 }
 
-static void unknown(lua_State *L, const option *options, size_t n, const char *prefix,
-                    const char *key) {
+static const char *nearest_to(const char *key, const option *options, size_t n) {
   const char *nearest = options[0].name;
   for (size_t i = 1; i < n; i++)
     if (distance(key, options[i].name) < distance(key, nearest)) nearest = options[i].name;
-  luaL_error(L, "unknown option '%s%s': the nearest is '%s%s'", prefix, key, prefix, nearest);
+  return nearest;
+}
+
+static void unknown(lua_State *L, const option *options, size_t n, const char *prefix,
+                    const char *key) {
+  const char *nearest = nearest_to(key, options, n);
+  lml_misuse(L, "unknown option '%s%s': the nearest is '%s%s'", prefix, key, prefix, nearest);
 }
 
 static int by_name(const void *key, const void *o) {
@@ -74,7 +79,7 @@ static void read_options(lua_State *L, mli_http *h, const option *options, size_
   luaL_checkstack(L, 8, NULL);
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING)
-      luaL_error(L, "the name of an option must be a string, got %s", luaL_typename(L, -2));
+      lml_misuse(L, "the name of an option must be a string, got %s", luaL_typename(L, -2));
     const char *key = lua_tostring(L, -2);
     const option *o = bsearch(key, options, n, sizeof *options, by_name);
     if (!o)
@@ -95,7 +100,7 @@ static int64_t read_seconds(lua_State *L, const char *name) {
   if (lua_type(L, -1) != LUA_TNUMBER) wrong_type(L, name, "number of seconds");
   lua_Number s = lua_tonumber(L, -1);
   if (isnan(s) || s < 0)
-    luaL_error(L, "option '%s': a number of seconds must not be negative or NaN, got %f", name, s);
+    lml_misuse(L, "option '%s': a number of seconds must not be negative or NaN, got %f", name, s);
   return s > 2e6 ? MLI_HTTP_NO_TIMEOUT : (int64_t)ceil(s * 1e3); /* 2e6: beyond libcurl's range */
 }
 
@@ -104,7 +109,7 @@ static lua_Integer read_count(lua_State *L, const char *name) {
   check_type(L, name, LUA_TNUMBER);
   lua_Integer n = lua_tointegerx(L, -1, &whole);
   if (!whole || n < 0)
-    luaL_error(L, "option '%s': an integer that is not negative expected, got %f", name,
+    lml_misuse(L, "option '%s': an integer that is not negative expected, got %f", name,
                lua_tonumber(L, -1));
   return n;
 }
@@ -139,11 +144,11 @@ static void read_http_version(lua_State *L, mli_http *h, const char *name) {
   else if (strcmp(s, "2-prior-knowledge") == 0)
     h->version = MLI_HTTP_2_PRIOR;
   else
-    luaL_error(L, "option '%s': '1.1', '2' or '2-prior-knowledge' expected, got '%s'", name, s);
+    lml_misuse(L, "option '%s': '1.1', '2' or '2-prior-knowledge' expected, got '%s'", name, s);
 }
 
 static void set_body(lua_State *L, mli_http *h, int index) {
-  if (h->body || h->uploads) luaL_error(L, "options 'body' and 'json' exclude each other");
+  if (h->body || h->uploads) lml_misuse(L, "options 'body' and 'json' exclude each other");
   const char *s = lua_tolstring(L, index, &h->body_size);
   h->body = checked(L, mli_http_text(h, s, h->body_size));
 }
@@ -161,7 +166,7 @@ static void read_body(lua_State *L, mli_http *h, const char *name) {
     set_body(L, h, -1);
     return;
   }
-  if (h->body) luaL_error(L, "options 'body' and 'json' exclude each other");
+  if (h->body) lml_misuse(L, "options 'body' and 'json' exclude each other");
   if (!is_callable(L)) wrong_type(L, name, "string, function or generator");
   h->uploads = h->attended = true;
 }
@@ -185,7 +190,7 @@ static void read_json(lua_State *L, mli_http *h, const char *name) {
   lml_http_push_json(L, "encode", "option 'json'");
   lua_pushvalue(L, -2);
   if (lua_pcall(L, 1, 1, 0) != LUA_OK)
-    luaL_error(L, "option '%s': %s", name, luaL_tolstring(L, -1, NULL));
+    lml_misuse(L, "option '%s': %s", name, luaL_tolstring(L, -1, NULL));
   set_body(L, h, -1);
   lua_pop(L, 1);
   h->json = true;
@@ -211,7 +216,7 @@ static void read_method(lua_State *L, mli_http *h, const char *name) {
   size_t size;
   check_type(L, name, LUA_TSTRING);
   const char *s = lua_tolstring(L, -1, &size);
-  if (!mli_http_is_token(s, size)) luaL_error(L, "option '%s': '%s' is no method", name, s);
+  if (!mli_http_is_token(s, size)) lml_misuse(L, "option '%s': '%s' is no method", name, s);
   char *method = checked(L, mli_http_text(h, s, size));
   for (char *p = method; *p; p++) *p = (char)toupper((unsigned char)*p);
   h->method = method;
@@ -220,8 +225,22 @@ static void read_method(lua_State *L, mli_http *h, const char *name) {
 static void set_url(lua_State *L, mli_http *h, int index, const char *what) {
   size_t size;
   const char *s = lua_tolstring(L, index, &size);
-  if (strlen(s) != size) luaL_error(L, "%s: a URL must not contain a NUL byte", what);
+  if (strlen(s) != size) lml_misuse(L, "%s: a URL must not contain a NUL byte", what);
   h->url = checked(L, mli_http_text(h, s, size));
+}
+
+/* Put here by lua/moonloop/http/session.lua. */
+static void read_session(lua_State *L, mli_http *h, const char *name) {
+  mli_http_session *session = lml_http_session_test(L, -1);
+  if (session)
+    h->session = mli_retain(session);
+  else
+    wrong_type(L, name, "core of a session");
+}
+
+/* lua/moonloop/http/retry.lua has gone by it. */
+static void read_retries(lua_State *L, mli_http *h, const char *name) {
+  (void)L, (void)h, (void)name;
 }
 
 static void read_url(lua_State *L, mli_http *h, const char *name) {
@@ -236,12 +255,12 @@ static void add_header(lua_State *L, mli_http *h, const char *name, const char *
   size_t value_size;
   int type = lua_type(L, -1);
   if (type != LUA_TSTRING && type != LUA_TNUMBER)
-    luaL_error(L, "option '%s': '%s' must be a string, a number or a list of them, got %s", name,
+    lml_misuse(L, "option '%s': '%s' must be a string, a number or a list of them, got %s", name,
                key, luaL_typename(L, -1));
   lua_pushvalue(L, -1);
   const char *value = lua_tolstring(L, -1, &value_size);
   if (!mli_http_is_value(value, value_size))
-    luaL_error(L, "option '%s': the value of '%s' contains a line break or a NUL byte", name, key);
+    lml_misuse(L, "option '%s': the value of '%s' contains a line break or a NUL byte", name, key);
   if (!mli_http_add_header(h, key, size, value, value_size)) no_memory(L);
   lua_pop(L, 1);
 }
@@ -252,11 +271,11 @@ static void read_headers(lua_State *L, mli_http *h, const char *name) {
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
     size_t size;
     if (lua_type(L, -2) != LUA_TSTRING)
-      luaL_error(L, "option '%s': the name of a header must be a string, got %s", name,
+      lml_misuse(L, "option '%s': the name of a header must be a string, got %s", name,
                  luaL_typename(L, -2));
     const char *key = lua_tolstring(L, -2, &size);
     if (!mli_http_is_token(key, size))
-      luaL_error(L, "option '%s': '%s' is no name of a header", name, key);
+      lml_misuse(L, "option '%s': '%s' is no name of a header", name, key);
     if (!lua_istable(L, -1)) {
       add_header(L, h, name, key, size);
       continue;
@@ -302,7 +321,7 @@ static size_t encode(char *out, const char *s, size_t size) {
 static size_t add_pair(lua_State *L, char *out, const text *key) {
   int type = lua_type(L, -1);
   if (type != LUA_TSTRING && type != LUA_TNUMBER && type != LUA_TBOOLEAN)
-    luaL_error(L,
+    lml_misuse(L,
                "option 'query': '%s' must be a string, a number, a boolean or a list of them, "
                "got %s",
                key->s, luaL_typename(L, -1));
@@ -343,7 +362,7 @@ static void append_query(lua_State *L, mli_http *h) {
   luaL_checkstack(L, 8, NULL);
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1), n++)
     if (lua_type(L, -2) != LUA_TSTRING)
-      luaL_error(L, "option 'query': a name must be a string, got %s", luaL_typename(L, -2));
+      lml_misuse(L, "option 'query': a name must be a string, got %s", luaL_typename(L, -2));
   if (n == 0) return;
   text *keys = checked(L, mli_http_alloc(h, n * sizeof *keys));
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1), i++)
@@ -384,6 +403,8 @@ static const option options_of_request[] = {
   { "method", read_method },
   { "on_progress", read_on_progress },
   { "query", read_query },
+  { "retries", read_retries },
+  { "session", read_session },
   { "stream", read_stream },
   { "timeout", read_timeout },
   { "tls", read_tls },
@@ -392,8 +413,17 @@ static const option options_of_request[] = {
 
 static void refuse_option(lua_State *L, int options, const char *name) {
   if (lua_getfield(L, options, name) != LUA_TNIL)
-    luaL_error(L, "option '%s' is for http.request", name);
+    lml_misuse(L, "option '%s' is for http.request", name);
   lua_pop(L, 1);
+}
+
+/* Lua: is_option(name): true, or false and the name of the option that is nearest. */
+int lml_http_is_option(lua_State *L) {
+  const size_t n = sizeof options_of_request / sizeof *options_of_request;
+  const char *name = luaL_checkstring(L, 1), *nearest = nearest_to(name, options_of_request, n);
+  lua_pushboolean(L, strcmp(name, nearest) == 0);
+  lua_pushstring(L, nearest);
+  return 2;
 }
 
 void lml_http_fill(lua_State *L, mli_http *h, const char *method, int url, int options) {
@@ -409,10 +439,10 @@ void lml_http_fill(lua_State *L, mli_http *h, const char *method, int url, int o
     lua_pop(L, 1);
   }
   if (!lua_isnil(L, url)) {
-    if (h->url) luaL_error(L, "option 'url' is given besides the argument");
+    if (h->url) lml_misuse(L, "option 'url' is given besides the argument");
     set_url(L, h, url, "argument #1");
   }
-  if (!h->url) luaL_error(L, "option 'url' is missing");
+  if (!h->url) lml_misuse(L, "option 'url' is missing");
   if (h->json && !mli_http_header(h, "Content-Type") &&
       !mli_http_add_header(h, "Content-Type", 12, "application/json", 16))
     no_memory(L);
