@@ -90,9 +90,10 @@ def fault(name):
     return add
 
 
-# What is sent, after which the connection is closed; the fault is that close.
+# What is sent, after which the connection is closed: both may be the fault.
 def sends(name, data):
     def f(peer, _):
+        peer.happens(name)
         peer.send(data)
         peer.happens(name)
     faults[name] = f
@@ -120,6 +121,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 sends("close", b"")
 sends("close-in-head", b"HTTP/1.1 200 OK\r\nContent-Le")
+sends("close-after-interim", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
 sends("short", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 10)
 sends("chunk-cut", CHUNKED + b"5\r\nhel")
 sends("chunks-without-end", CHUNKED + b"5\r\nhello\r\n")
@@ -128,6 +130,9 @@ sends("binary", bytes(range(256)) * 16)
 sends("http-0.9", b"<html>hello</html>\n")
 sends("no-status", b"HTTP/1.1\r\n\r\n")
 sends("odd-status", b"HTTP/1.1 99999 What\r\nContent-Length: 0\r\n\r\n")
+sends("two-lengths", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 50\r\n\r\nhello")
+sends("length-and-chunks", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n" + CHUNKED[17:]
+      + b"7\r\nchunked\r\n0\r\n\r\n")
 sends("gzip-cut", answer(gzip.compress(os.urandom(5000))[:1000], b"Content-Encoding: gzip\r\n"))
 sends("early", answer(b"no\n", b"Connection: close\r\n", b"413 Content Too Large"))
 

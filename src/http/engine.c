@@ -133,6 +133,8 @@ static void finish(mli_http_easy *easy, CURLcode code) {
   long os_errno = 0;
   if (!h->collected) mli_http_collect(easy);
   h->took = (double)(mli_now() - h->started) / 1e9;
+  /* libcurl is content with a part of a head. */
+  if (code == CURLE_OK && !h->head_done) code = CURLE_PARTIAL_FILE;
   if (code != CURLE_OK) {
     curl_easy_getinfo(easy->curl, CURLINFO_OS_ERRNO, &os_errno);
     h->detail = mli_http_text(h, easy->error, strlen(easy->error));

@@ -44,7 +44,8 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   case CURLE_SSL_INVALIDCERTSTATUS:
   case CURLE_SSL_CLIENTCERT: return "tls";
   case CURLE_TOO_MANY_REDIRECTS: return "redirects";
-  case CURLE_UNSUPPORTED_PROTOCOL: return h->status / 100 == 3 ? "redirects" : "protocol";
+  case CURLE_UNSUPPORTED_PROTOCOL: /* of what came, or of where a redirect leads to */
+    return h->detail && strncmp(h->detail, "Protocol \"", 10) == 0 ? "redirects" : "protocol";
   case CURLE_URL_MALFORMAT: return h->status / 100 == 3 ? "redirects" : "url";
   case CURLE_GOT_NOTHING:
   case CURLE_SEND_ERROR:
