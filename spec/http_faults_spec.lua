@@ -13,8 +13,8 @@ local SOON <const> = h.checking() and 1 or 0.1
 
 -- { fault, code, what the message says }
 local FAULTS <const> = {
-  { "close", "closed", "Empty reply" },
-  { "close-in-head", "closed", "the connection was closed while receiving the" },
+  { "close", "closed", "while waiting for the response" },
+  { "close-in-head", "closed", "while receiving the headers" },
   { "close-after-interim", "closed", "Empty reply" },
   { "reset", "closed", "reset by peer" },
   { "reset-in-body", "closed", "the connection was closed while receiving the body" },
@@ -38,6 +38,8 @@ local FAULTS <const> = {
   { "redirect-bad", "redirects", "redirect" },
   { "redirect-file", "redirects", "file" },
   { "endless-headers", "too_large", "headers of the response are too large" },
+  { "huge-header", "too_large", "headers of the response are too large" },
+  { "flood", "too_large", "headers of the response are too large" },
 }
 
 describe("a server's fault", function()

@@ -58,6 +58,7 @@ def serve(sock, packet, peer):
 
 
 address, sock = listen()
+open("asked", "w").close()
 with open("address.new", "w") as file:
     file.write(address)
 os.rename("address.new", "address")
