@@ -5,7 +5,7 @@ local check = require "moonloop.check"
 local jobs = require "moonloop.jobs"
 local lists = require "moonloop.lists"
 local scopes = require "moonloop.scopes"
-local misuse = check.misuse
+local misuse, CLEAN_UP = check.misuse, scopes.CLEAN_UP
 local generators = {}
 
 local OPTIONS <const> = { prefetch = true, name = true, timeout = true, n = true }
@@ -54,6 +54,62 @@ function generators.agen_to_gen(...)
   return generator
 end
 
-function core.generator_metatable.__close(self) scopes.shield(self.close, self) end
+-- Closing --------------------------------------------------------------------
+
+local trace = core.message_handler
+
+local function close_by(self, deadline)
+  local ok, err = core.generator_close(self, math.max(0, deadline - core.now()))
+  if not ok then error(err, 0) end
+end
+
+--- For who is being cancelled: waits all the same, as long as a clean-up may take.
+local function close_shielded(self, deadline)
+  local seconds = deadline and deadline - core.now() or CLEAN_UP
+  return scopes.shield(core.generator_close, self, math.max(0, math.min(seconds, CLEAN_UP)))
+end
+
+local function go_on(self, ok, ...)
+  if ok then return ... end
+  local err = ...
+  if core.is_cancelled(err) then return close_shielded(self) end
+  error(err, 0)
+end
+
+--- Ends the body and waits for its clean-up. A cancel of the waiter is raised at its next
+-- wait: here it only bounds this one, to 5 s.
+---@param timeout number|nil seconds
+---@return true|nil # nil: err has the code "timeout"; raises the error of the clean-up
+---@return table|nil err
+function core.generator_metatable.__index:close(timeout)
+  if core.cancelled() then return close_shielded(self, core.check_timeout(timeout)) end
+  return go_on(self, xpcall(core.generator_close, trace, self, timeout))
+end
+
+--- Waits for at most 5 s, shielded; raises the error of the clean-up, or that it takes longer.
+function core.generator_metatable.__close(self)
+  core.disown(self)
+  scopes.shield(close_by, self, core.now() + CLEAN_UP)
+end
+
+local function close_all(list, failed)
+  local deadline, first = core.now() + CLEAN_UP, nil
+  for _, generator in ipairs(list) do
+    local ok, err = xpcall(close_by, trace, generator, deadline)
+    if not ok then
+      if failed or first then
+        core.report_clean_up(generator, err)
+      else
+        first = { err }
+      end
+    end
+  end
+  if first then error(first[1], 0) end
+end
+
+--- Waits for the end of generators that a job or a block left open, 5 s for all. Raises the
+-- first error of their clean-up and reports the others; all of them where the job failed.
+function core.close_left(list, failed) scopes.shield(close_all, list, failed) end
+core.on_left(core.close_left)
 
 return generators

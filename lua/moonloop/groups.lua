@@ -100,12 +100,13 @@ local function raise(failures)
   error(core.error_value("group", text, { errors = errors }), 0)
 end
 
---- Leaves the group: waits for the children and raises what failed. `body_error` is
--- what ended the body, if it failed.
+--- Leaves the group: waits for the children and raises what failed. The rest are the
+-- body's values, or what ended it if it failed.
 -- @return true; or nil and the error of the group's own cancel
-local function leave(self, failed, body_error)
+local function leave(self, failed, ...)
   if self.finished then return true end
-  core.scope_pop(self.scope)
+  local body_error = ...
+  local open = core.scope_pop(self.scope)
   local own = failed and core.scope_absorbs(self.scope, body_error)
   if failed and not self.cancelled then cancel(self) end
   if failed then core.poll() end -- jobs that failed before the body come before it
@@ -119,6 +120,10 @@ local function leave(self, failed, body_error)
     end
   end
   local cancelled = wait_children(self) or owner_cancel
+  if open then -- generators, which the children may have used
+    local ok, err = xpcall(scopes.tidy, core.message_handler, self.scope, #failures > 0, ...)
+    if not ok then failures[1] = { err } end
+  end
   self.finished = true
   if #failures > 0 then raise(failures) end
   if cancelled then error(cancelled, 0) end
@@ -128,15 +133,15 @@ end
 
 function Group:__close(err) leave(self, err ~= nil, err) end
 
-local function new()
+local function new(owns)
   local self = setmetatable({ children = {}, count = 0, failures = {} }, Group)
-  self.scope = core.scope_push(false)
+  self.scope = core.scope_push(false, nil, owns)
   self.on_child = function(future) on_child(self, future) end
   return self
 end
 
 local function finish(self, ok, ...)
-  local done, err = leave(self, not ok, (...))
+  local done, err = leave(self, not ok, ...)
   if not done then return nil, err end
   return ...
 end
@@ -148,7 +153,7 @@ end
 local function group(f)
   if f == nil then return new() end
   if type(f) ~= "function" then check.misuse("group: function expected, got %s", type(f)) end
-  local self = new()
+  local self = new(true)
   return finish(self, xpcall(f, core.message_handler, self))
 end
 

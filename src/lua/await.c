@@ -497,6 +497,16 @@ static int l_check_wait(lua_State *L) {
   return 0;
 }
 
+/* cancelled(): whether a wait would raise a cancel here. */
+static int l_cancelled(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  if (S->current)
+    lua_pushboolean(L, lml_job_cancelled(S->current) != NULL);
+  else
+    lua_pushboolean(L, lml_task_cancelled(S) || (S->scope && lml_scope_expire(S->scope)));
+  return 1;
+}
+
 /* ml.in_job(): whether the caller runs in a job. */
 static int l_in_job(lua_State *L) {
   lua_pushboolean(L, lml_upstate(L)->current != NULL);
@@ -505,8 +515,14 @@ static int l_in_job(lua_State *L) {
 
 void lml_await_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "sleep", l_sleep },   { "checkpoint", l_checkpoint }, { "now", l_now }, { "poll", l_poll },
-    { "in_job", l_in_job }, { "check_wait", l_check_wait }, { NULL, NULL },
+    { "sleep", l_sleep },
+    { "checkpoint", l_checkpoint },
+    { "now", l_now },
+    { "poll", l_poll },
+    { "in_job", l_in_job },
+    { "check_wait", l_check_wait },
+    { "cancelled", l_cancelled },
+    { NULL, NULL },
   };
   lml_setfuncs(L, functions);
 }

@@ -327,7 +327,26 @@ static int run_task(lua_State *L) {
   S->task->payload = NULL;
   lml_resolve(L, 1);
   lua_call(L, n - 1, LUA_MULTRET);
+  lml_thread_scopes_leave(S);
+  if (S->open && lml_left_take(L, S, 1, &S->open, NULL)) {
+    lml_left_push_close(L, false);
+    lua_call(L, 2, 0);
+  }
   *out = lml_encode(L, 1, lua_gettop(L), LML_RESULTS);
+  return 0;
+}
+
+/* Stack: the error of a task that left generators open. Raises one of their clean-up
+** where that error is but the task's own cancel. */
+static int tidy_failed(lua_State *L) {
+  lml_state *S = lml_state_of(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->task_error);
+  bool own = S->task_error != LUA_NOREF && lua_rawequal(L, 1, 2);
+  lua_settop(L, 1);
+  if (lml_left_take(L, S, 1, &S->open, NULL)) {
+    lml_left_push_close(L, !own);
+    lua_call(L, 2, 0);
+  }
   return 0;
 }
 
@@ -361,6 +380,13 @@ static void pool_run(mli_worker *w, mli_task *task) {
     lua_pushlightuserdata(L, &outcome);
     ok = lua_pcall(L, 1, 0, 1) == LUA_OK;
   }
+  lml_thread_scopes_leave(S);
+  if (!ok && S->open) {
+    lua_pushcfunction(L, tidy_failed);
+    lua_pushvalue(L, -2);
+    if (lua_pcall(L, 1, 0, 1) != LUA_OK) lua_remove(L, -2);
+    lml_left_drop(&S->open);
+  }
   if (!ok) {
     state = MLI_FAILED;
     if (S->task_error != LUA_NOREF) {
@@ -378,7 +404,6 @@ static void pool_run(mli_worker *w, mli_task *task) {
   }
   luaL_unref(L, LUA_REGISTRYINDEX, S->task_error);
   S->task_error = LUA_NOREF;
-  lml_thread_scopes_leave(S);
   luaL_unref(L, LUA_REGISTRYINDEX, S->context);
   S->context = LUA_NOREF;
   lua_settop(L, 0);

@@ -27,27 +27,22 @@
 */
 #include "generator.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "crossing.h"
 
 #define MOST_PREFETCH (1 << 20)
 
-typedef struct generator {
-  mli_object object;
-  lml_feed *feed;     /* [I] holds a reference */
-  mli_future *future; /* [I] of the body's job, once submitted; holds a reference */
-} generator;
-
 void lml_generator_abandon(mli_object *object) {
-  generator *g = mli_container(object, generator, object);
+  lml_generator *g = mli_container(object, lml_generator, object);
   if (!g->future) return;
   atomic_store(&g->feed->closed, true);
   mli_future_cancel(g->future, NULL);
 }
 
 static void generator_destroy(mli_object *object) {
-  generator *g = mli_container(object, generator, object);
+  lml_generator *g = mli_container(object, lml_generator, object);
   lml_generator_abandon(object);
   if (g->future) mli_release(g->future);
   mli_release(g->feed);
@@ -58,8 +53,9 @@ const mli_type lml_generator_type = { "generator", generator_destroy, NULL };
 
 /* ---- the consumer ---- */
 
-static generator *check_generator(lua_State *L, lml_state *S) {
-  generator *g = mli_container(lml_handle_check(L, 1, &lml_generator_type), generator, object);
+static lml_generator *check_generator(lua_State *L, lml_state *S) {
+  lml_generator *g = mli_container(lml_handle_check(L, 1, &lml_generator_type), lml_generator,
+                                   object);
   if (S->current && lml_is_generator(S->current) && S->current->info->feed == g->feed)
     lml_misuse(L, "a generator cannot pull from itself, nor close itself");
   return g;
@@ -94,7 +90,7 @@ static mli_message **get_carrier(lua_State *L) {
 
 enum shape { FOR_NEXT, FOR_LOOP }; /* of what a pull returns */
 
-static int push_end(lua_State *L, lml_state *S, generator *g, enum shape shape) {
+static int push_end(lua_State *L, lml_state *S, lml_generator *g, enum shape shape) {
   lml_feed *feed = g->feed;
   if (!atomic_load(&feed->closed) && mli_future_state(g->future) != MLI_FINISHED &&
       !atomic_exchange(&feed->raised, true)) {
@@ -109,7 +105,7 @@ static int push_end(lua_State *L, lml_state *S, generator *g, enum shape shape) 
 }
 
 /* What there is now: an item, or the end. Holds `pulling`, which it gives up. */
-static int collect(lua_State *L, lml_state *S, generator *g, mli_message **carrier, bool ended,
+static int collect(lua_State *L, lml_state *S, lml_generator *g, mli_message **carrier, bool ended,
                    enum shape shape) {
   lml_feed *feed = g->feed;
   mli_message *m = *carrier = mli_ring_take(&feed->ring);
@@ -136,7 +132,7 @@ static int second_consumer(lua_State *L) {
 static int pull_k(lua_State *L, int status, lua_KContext shape) {
   (void)status;
   lml_state *S = lml_upstate(L);
-  generator *g = check_generator(L, S);
+  lml_generator *g = check_generator(L, S);
   atomic_store(&g->feed->pulling, false); /* the wait's end may raise */
   if (lml_await_end(L, S) == ML_TIMEOUT)
     return lml_fail(L, "timeout", "timeout waiting for the generator's next item");
@@ -172,7 +168,7 @@ static lml_await *begin_pull(lua_State *L, lml_state *S, lml_feed *feed) {
 }
 
 static int pull(lua_State *L, lml_state *S, uint64_t deadline, enum shape shape) {
-  generator *g = check_generator(L, S);
+  lml_generator *g = check_generator(L, S);
   lml_feed *feed = g->feed;
   mli_message **carrier = get_carrier(L);
   lml_await *a = begin_pull(L, S, feed);
@@ -203,7 +199,7 @@ static int g_call(lua_State *L) {
 /* A pull that brings something along: the values from 2 up. */
 static int pull_with(lua_State *L, const char *what, bool thrown) {
   lml_state *S = lml_upstate(L);
-  generator *g = check_generator(L, S);
+  lml_generator *g = check_generator(L, S);
   lml_feed *feed = g->feed;
   if (feed->prefetch)
     return lml_misuse(L, "%s: the generator runs ahead (prefetch = %d): its next item is no answer",
@@ -262,7 +258,7 @@ static void close_abort(lml_await *a) {
 }
 
 /* The body has ended: what it left is dropped, but for its error. */
-static int push_closed(lua_State *L, lml_state *S, generator *g) {
+static int push_closed(lua_State *L, lml_state *S, lml_generator *g) {
   lml_feed *feed = g->feed;
   atomic_store(&feed->closed, true);
   if (!atomic_exchange(&feed->pulling, true)) {
@@ -287,7 +283,7 @@ static int close_k(lua_State *L, int status, lua_KContext ctx) {
 
 static int g_close(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  generator *g = check_generator(L, S);
+  lml_generator *g = check_generator(L, S);
   uint64_t deadline = lml_check_deadline(L, 2);
   if (mli_future_settled(g->future)) return push_closed(L, S, g);
   lml_await *a = lml_await_begin(L, S, "generator's end");
@@ -299,6 +295,25 @@ static int g_close(lua_State *L) {
   return lml_await_park(L, S, a, deadline, close_k, 0);
 }
 
+/* disown(generator): it is closed here and now; what made it need not. */
+static int l_disown(lua_State *L) {
+  lml_left_remove(check_generator(L, lml_upstate(L)));
+  return 0;
+}
+
+/* report_clean_up(generator, error): its clean-up failed, and something else is raised. */
+static int l_report_clean_up(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  const mli_future *f = check_generator(L, S)->future;
+  const mli_task *task = mli_container(f, mli_task, future);
+  char where[MLI_WHERE_MAX + 16] = "";
+  if (task->line) snprintf(where, sizeof where, "%s:%u", mli_task_chunk(task), task->line);
+  lua_settop(L, 2);
+  lml_report(L, S, "generator", task->name[0] ? task->name : NULL,
+             mli_future_settled(f) ? f->traceback : NULL, where[0] ? where : NULL);
+  return 0;
+}
+
 /* ---- making one ---- */
 
 /* generator(prefetch) -> a generator without a body, and its feed: the last argument
@@ -308,7 +323,7 @@ static int l_generator(lua_State *L) {
   if (prefetch > MOST_PREFETCH)
     return lml_misuse(L, "generator: option 'prefetch': at most %d", MOST_PREFETCH);
   lml_handle *handle = lml_handle_new(L, &lml_generator_type);
-  generator *g = malloc(sizeof *g);
+  lml_generator *g = malloc(sizeof *g);
   lml_feed *feed = aligned_alloc(_Alignof(lml_feed), sizeof *feed);
   if (feed) memset(feed, 0, sizeof *feed);
   if (!g || !feed || !mli_ring_init(&feed->ring, prefetch ? (unsigned)prefetch : 1)) {
@@ -321,6 +336,7 @@ static int l_generator(lua_State *L) {
   mli_object_init(&g->object, &lml_generator_type);
   g->feed = feed;
   g->future = NULL;
+  g->list = NULL;
   handle->object = &g->object;
   if (prefetch) mli_ring_grant(&feed->ring, feed->prefetch);
   lml_handle_push(L, &feed->object);
@@ -336,18 +352,29 @@ static void body_ended(mli_watcher *watcher) {
 /* attach(generator, future): its body was submitted. */
 static int l_attach(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  generator *g = check_generator(L, S);
+  lml_generator *g = check_generator(L, S);
   lml_future *u = lml_future_check(L, S, 2);
   g->future = mli_retain(lml_future_core(u));
   mli_object_retain(&g->feed->object);
   g->feed->end.fired = body_ended;
   if (!mli_future_watch(g->future, &g->feed->end)) body_ended(&g->feed->end);
+  lml_left_add(S, g);
   return 0;
 }
 
 /* ---- metatables ---- */
 
 static int g_gc(lua_State *L) {
+  lml_handle *h = lua_touserdata(L, 1);
+  mli_object *object = h->object;
+  h->object = NULL;
+  if (!object) return 0;
+  lml_left_remove(mli_container(object, lml_generator, object));
+  mli_object_release(object);
+  return 0;
+}
+
+static int feed_gc(lua_State *L) {
   lml_handle *h = lua_touserdata(L, 1);
   if (h->object) mli_object_release(h->object);
   h->object = NULL;
@@ -361,7 +388,8 @@ static int g_eq(lua_State *L) {
 }
 
 static int g_tostring(lua_State *L) {
-  generator *g = mli_container(lml_handle_check(L, 1, &lml_generator_type), generator, object);
+  lml_generator *g = mli_container(lml_handle_check(L, 1, &lml_generator_type), lml_generator,
+                                   object);
   lua_pushfstring(L, "generator: %p (%s)", (void *)g,
                   mli_future_settled(g->future)   ? "ended"
                   : atomic_load(&g->feed->closed) ? "closing"
@@ -372,12 +400,13 @@ static int g_tostring(lua_State *L) {
 void lml_generator_open(lua_State *L) {
   static const luaL_Reg functions[] = { { "generator", l_generator },
                                         { "attach", l_attach },
+                                        { "generator_close", g_close },
+                                        { "disown", l_disown },
+                                        { "report_clean_up", l_report_clean_up },
                                         { NULL, NULL } };
-  static const luaL_Reg methods[] = { { "next", g_next },
-                                      { "send", g_send },
-                                      { "throw", g_throw },
-                                      { "close", g_close },
-                                      { NULL, NULL } };
+  static const luaL_Reg methods[] = {
+    { "next", g_next }, { "send", g_send }, { "throw", g_throw }, { NULL, NULL }
+  };
   static const luaL_Reg metamethods[] = { { "__gc", g_gc },
                                           { "__eq", g_eq },
                                           { "__tostring", g_tostring },
@@ -393,9 +422,9 @@ void lml_generator_open(lua_State *L) {
   lml_setfuncs(L, methods);
   lua_setfield(L, -2, "__index");
   lml_handle_declare(L, &lml_generator_type);
-  lua_setfield(L, -2, "generator_metatable"); /* the front door adds __close */
+  lua_setfield(L, -2, "generator_metatable"); /* the front door adds close and __close */
   lua_newtable(L);
-  lua_pushcfunction(L, g_gc);
+  lua_pushcfunction(L, feed_gc);
   lua_setfield(L, -2, "__gc");
   lml_handle_declare(L, &lml_feed_type);
   lua_pop(L, 1);

@@ -46,9 +46,38 @@ const char *lml_generator_verdict(const lml_job *job);
 /* The loop's executor is closing. When nothing is left but generators that nobody
 ** pulls from, ends them. */
 void lml_generators_sweep(lml_state *S);
-/* For who drops a generator's handle without waiting, and for the end of a scope: the
-** body is told to end. `object` is a generator's. Thread: any. */
-void lml_generator_abandon(mli_object *object);
+/* What handles refer to. [O] the maker's thread */
+struct lml_generator {
+  mli_object object;
+  lml_feed *feed;              /* [I] holds a reference */
+  mli_future *future;          /* [I] of the body's job, once submitted; holds a reference */
+  lml_generator **list;        /* [O] of its owner: see left.c; NULL: nobody answers for it */
+  lml_generator *next, **link; /* [O] there */
+};
 extern const mli_type lml_generator_type;
+
+/* For who drops a generator's handle without waiting: the body is told to end.
+** `object` is a generator's. Thread: any. */
+void lml_generator_abandon(mli_object *object);
+
+/* ---- what is left open (left.c) ---- */
+
+/* The list of what the running job, block or task owns; NULL: what runs owns nothing. */
+lml_generator **lml_left_list(lml_state *S);
+/* It was made by what runs now. */
+void lml_left_add(lml_state *S, lml_generator *g);
+/* Its first handle is gone, or it crosses: nobody answers for it here. */
+void lml_left_remove(lml_generator *g);
+/* All of a list goes to another owner; NULL: to nobody. */
+void lml_left_join(lml_generator **from, lml_generator **to);
+/* What is there is told to end; nobody waits for that. */
+void lml_left_drop(lml_generator **list);
+/* The owner of `list` ends with the values from `first` up. What is among them goes to
+** the list `to`, or to nobody (NULL). The rest is told to end, and a list of it is pushed.
+** False: there is none, nothing is pushed. */
+bool lml_left_take(lua_State *L, lml_state *S, int first, lml_generator **list, lml_generator **to);
+/* Makes of the list on top a call with 2 arguments, that waits for the ends. It raises
+** the first error of their clean-up; `failed`: it reports them, for another is raised. */
+void lml_left_push_close(lua_State *L, bool failed);
 
 #endif

@@ -2,6 +2,7 @@
 ** handle.c: userdata that refer to counted objects, and their identity: once an
 ** object has crossed, a state knows it by one handle.
 */
+#include "generator.h"
 #include "state.h"
 
 static const char handles_key; /* registry: object address -> handle, weak */
@@ -126,6 +127,8 @@ mli_object *lml_handle_export(lua_State *L, int index) {
     if (!known || !h->object) return NULL;
     if (lml_future_test(L, S, index) && lml_future_is_local((lml_future *)h))
       lml_future_share(L, S, index);
+    if (h->object->type == &lml_generator_type)
+      lml_left_remove(mli_container(h->object, lml_generator, object));
   }
   push_handles(L);
   lua_pushvalue(L, index);

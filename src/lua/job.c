@@ -65,6 +65,7 @@ static void info_free(lml_info *info) {
 
 static void job_free(lml_job *job) {
   lml_state *S = job->S;
+  lml_left_drop(&job->root.open); /* of one that was stopped */
   if (mli_unlikely(job->locks != NULL)) lml_locks_end(S->from, job);
   if (job->info && S->loop) mli_loop_timer_stop(S->loop, &job->info->deadline);
   info_free(job->info);
@@ -79,6 +80,7 @@ static void job_free(lml_job *job) {
 
 void lml_jobs_forget(lml_state *S) {
   for (lml_job *job = S->jobs; job; job = job->next) {
+    lml_left_join(&job->root.open, NULL);
     if (job->fut && lml_future_is_local(job->fut)) mli_future_fail(&job->fut->local, ML_CLOSED);
     info_free(job->info);
   }
@@ -302,6 +304,14 @@ void lml_join(lua_State *L, lml_state *S, char *text) {
   *error = lua_topointer(L, -1);
 }
 
+static bool is_own_cancel(lua_State *L, const lml_job *job, int error) {
+  if (job->root.error == LUA_NOREF) return false;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, job->root.error);
+  bool own = lua_rawequal(L, -1, error);
+  lua_pop(L, 1);
+  return own;
+}
+
 int lml_message_handler(lua_State *L) {
   lml_state *S = lml_state_of(L);
   lml_job *job = S->current;
@@ -313,12 +323,7 @@ int lml_message_handler(lua_State *L) {
     lua_remove(L, 1);
   }
   const void *error = lua_topointer(L, 1);
-  if (job && job->root.error != LUA_NOREF) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, job->root.error);
-    bool own = lua_rawequal(L, 1, 2);
-    lua_settop(L, 1);
-    if (own) return 1; /* the job's own cancel: no failure */
-  }
+  if (job && is_own_cancel(L, job, 1)) return 1; /* no failure */
   if (job && job->info && job->info->traceback && error && job->info->traced == error)
     return 1; /* raised again: what was noted then says more */
   push_traceback(L, S, job);
@@ -380,13 +385,38 @@ void lml_resolve(lua_State *L, int index) {
 
 /* The outcome of a submitted job is encoded here, where an error of the encoding
 ** becomes the error of the job. */
-static int base_k(lua_State *L, int status, lua_KContext ctx) {
-  lml_job *job = (lml_job *)ctx;
-  job->failed = status != LUA_OK && status != LUA_YIELD;
+static int leave_outcome(lua_State *L, lml_job *job) {
   if (job->task)
     job->S->outcome = lml_encode(L, FIRST, lua_gettop(L) - FIRST + 1,
                                  job->failed ? LML_ERROR_VALUE : LML_RESULTS);
   return lua_gettop(L);
+}
+
+/* An error of the clean-up is the job's. */
+static int closed_k(lua_State *L, int status, lua_KContext ctx) {
+  lml_job *job = (lml_job *)ctx;
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_insert(L, FIRST);
+    lua_settop(L, FIRST);
+    job->failed = true;
+  }
+  return leave_outcome(L, job);
+}
+
+/* The generators that the job left open are closed before it ends. What an init made is
+** the state's. */
+static int close_left(lua_State *L, lml_job *job) {
+  if (job->S->starting && !job->task && job->parent == 0) lml_left_join(&job->root.open, NULL);
+  if (!lml_left_take(L, job->S, FIRST, &job->root.open, NULL)) return leave_outcome(L, job);
+  lml_left_push_close(L, job->failed && !is_own_cancel(L, job, FIRST));
+  return closed_k(L, lua_pcallk(L, 2, 0, 2, (lua_KContext)job, closed_k), (lua_KContext)job);
+}
+
+static int base_k(lua_State *L, int status, lua_KContext ctx) {
+  lml_job *job = (lml_job *)ctx;
+  job->failed = status != LUA_OK && status != LUA_YIELD;
+  lml_scopes_leave(job);
+  return mli_likely(!job->root.open) ? leave_outcome(L, job) : close_left(L, job);
 }
 
 static int base(lua_State *L) {
@@ -577,11 +607,7 @@ static void keep_values(lua_State *L, lua_State *co, lml_future *u, int n) {
 static mli_state failure_state(lua_State *L, lml_job *job) {
   lua_State *co = job->co;
   bool own = job->kill && !lml_generator_verdict(job);
-  if (!own && job->root.error != LUA_NOREF) {
-    lua_rawgeti(co, LUA_REGISTRYINDEX, job->root.error);
-    own = lua_rawequal(co, -1, -2);
-    lua_pop(co, 1);
-  }
+  if (!own) own = is_own_cancel(co, job, lua_gettop(co));
   if (!own) return MLI_FAILED;
   mli_message_free(job->S->outcome);
   job->S->outcome = NULL;

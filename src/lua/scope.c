@@ -2,9 +2,10 @@
 ** scope.c: scopes of cancellation: the part below `scope`, `timeout`, `shield`
 ** and `group`, which are in lua/moonloop.
 **
-**   local s = scope_push(shielded, timeout)  -- the caller's innermost scope now
+**   local s = scope_push(shielded, timeout, owns)  -- the caller's innermost scope now
 **   s:cancel([reason])   s.cancelled   s:set_deadline(time or nil)
-**   scope_pop(s)
+**   scope_pop(s)          -- whether it `owns` generators that may be open
+**   scope_left(s, ...)    -- a list of those to wait for, but for those among the values; nil
 **   scope_absorbs(s, err) -- was it this scope's own cancel?
 **
 ** A scope belongs to a job, or to the thread of a sync state, and is left in the
@@ -12,6 +13,7 @@
 */
 #include <math.h>
 #include <string.h>
+#include "generator.h"
 #include "state.h"
 
 #define SCOPE "moonloop.scope"
@@ -21,6 +23,7 @@ typedef struct block {
   lml_state *S;
   lml_job *job; /* NULL: a sync state's, or left */
   bool entered;
+  bool owns;         /* its generators end with it; else they are those of the scope around it */
   int reason;        /* registry reference */
   uint64_t deadline; /* ns; MLI_FOREVER: none */
   mli_timer timer;   /* a job's */
@@ -63,6 +66,7 @@ static int l_push(lua_State *L) {
   b->scope.error = b->reason = LUA_NOREF;
   b->deadline = MLI_FOREVER;
   b->scope.shielded = lua_toboolean(L, 1);
+  b->owns = lua_toboolean(L, 3);
   luaL_setmetatable(L, SCOPE);
   lml_scope **slot = slot_of(S);
   b->scope.parent = *slot;
@@ -80,6 +84,11 @@ static void leave(block *b) {
   b->job = NULL;
 }
 
+/* Where what a scope of the running job or thread does not own any more goes. */
+static lml_generator **list_around(const block *b, lml_state *S) {
+  return b->scope.parent ? &b->scope.parent->open : S->task ? &S->open : NULL;
+}
+
 /* Leaves the scope, and any that was left open within it. */
 static int l_pop(lua_State *L) {
   lml_state *S = lml_upstate(L);
@@ -93,15 +102,24 @@ static int l_pop(lua_State *L) {
     *slot = s->parent;
     block *open = mli_container(s, block, scope);
     leave(open);
+    if (open != b || !b->owns) lml_left_join(&s->open, list_around(open, S));
     if (open == b) break;
   }
-  return 0;
+  lua_pushboolean(L, b->scope.open != NULL);
+  return 1;
+}
+
+static int l_left(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  block *b = check_block(L);
+  return lml_left_take(L, S, 2, &b->scope.open, lml_left_list(S));
 }
 
 static void leave_all(lml_scope **slot, const lml_scope *end) {
   while (*slot != end) {
     block *b = mli_container(*slot, block, scope);
     *slot = b->scope.parent;
+    lml_left_join(&b->scope.open, list_around(b, b->S));
     leave(b);
   }
 }
@@ -167,8 +185,10 @@ static int s_gc(lua_State *L) {
     lml_scope **at = b->job ? &b->job->scope : &b->S->scope;
     while (*at && *at != &b->scope) at = &(*at)->parent;
     if (*at) *at = b->scope.parent;
+    lml_left_join(&b->scope.open, list_around(b, b->S));
     leave(b);
   }
+  lml_left_drop(&b->scope.open);
   luaL_unref(L, LUA_REGISTRYINDEX, b->scope.error);
   luaL_unref(L, LUA_REGISTRYINDEX, b->reason);
   b->scope.error = b->reason = LUA_NOREF;
@@ -238,9 +258,11 @@ bool lml_scope_expire(lml_scope *innermost) {
 }
 
 void lml_scope_open(lua_State *L) {
-  static const luaL_Reg functions[] = {
-    { "scope_push", l_push }, { "scope_pop", l_pop }, { "scope_absorbs", l_absorbs }, { NULL, NULL }
-  };
+  static const luaL_Reg functions[] = { { "scope_push", l_push },
+                                        { "scope_pop", l_pop },
+                                        { "scope_left", l_left },
+                                        { "scope_absorbs", l_absorbs },
+                                        { NULL, NULL } };
   static const luaL_Reg methods[] = { { "cancel", s_cancel },
                                       { "set_deadline", s_set_deadline },
                                       { NULL, NULL } };

@@ -183,6 +183,7 @@ static void open_core(lua_State *L) {
   lml_run_open(L);
   lml_promise_open(L);
   lml_generator_open(L);
+  lml_left_open(L);
   lml_scope_open(L);
   lml_sync_open(L);
   lml_ref_open(L);

@@ -12,6 +12,7 @@ typedef struct lml_job lml_job;
 typedef struct lml_await lml_await;
 typedef struct lml_inbox lml_inbox;
 typedef struct lml_feed lml_feed;
+typedef struct lml_generator lml_generator;
 
 /* ---- waits (await.c) ---- */
 
@@ -107,12 +108,13 @@ static inline bool lml_future_is_local(const lml_future *u) {
 /* A scope of cancellation. Each job has a root; others nest in it. */
 typedef struct lml_scope lml_scope;
 struct lml_scope {
-  lml_scope *parent;  /* NULL: a job's root */
-  uint64_t since;     /* when it was cancelled, ns; 0: it was not */
-  int error;          /* registry reference of its error value, or LUA_NOREF */
-  uint8_t deliveries; /* how often the cancel was raised */
-  bool shielded;      /* a cancel of its parents does not reach in */
-  bool timed_out;     /* it was its deadline that cancelled it */
+  lml_scope *parent;   /* NULL: a job's root */
+  uint64_t since;      /* when it was cancelled, ns; 0: it was not */
+  int error;           /* registry reference of its error value, or LUA_NOREF */
+  uint8_t deliveries;  /* how often the cancel was raised */
+  bool shielded;       /* a cancel of its parents does not reach in */
+  bool timed_out;      /* it was its deadline that cancelled it */
+  lml_generator *open; /* made in it: see left.c */
 };
 
 /* What few jobs have. */
@@ -260,6 +262,7 @@ struct lml_state {
   /* Waits of a sync state. */
   lml_sync_wait *sync, sync_first;
   lml_scope *scope;       /* of the thread, outside of jobs; NULL: none */
+  lml_generator *open;    /* made by the task of a pool's worker: see left.c */
   struct lml_lock *locks; /* held by its thread, outside of jobs: lock.c */
   int context;            /* of the thread, outside of jobs: as in a job */
   lml_inbox *inbox;
@@ -380,6 +383,7 @@ void lml_run_open(lua_State *L);
 void lml_error_open(lua_State *L);
 void lml_promise_open(lua_State *L);
 void lml_generator_open(lua_State *L);
+void lml_left_open(lua_State *L);
 void lml_scope_open(lua_State *L);
 void lml_sync_open(lua_State *L);
 /* The job has ended: the locks that it still holds go on, each with a report. */
