@@ -113,6 +113,7 @@ static void detach(mli_http *h) {
   mli_loop_timer_stop(e->loop, &h->timer);
   atomic_fetch_sub_explicit(&e->session->active, 1, memory_order_relaxed);
   if (!h->connected) atomic_fetch_sub_explicit(&e->session->queued, 1, memory_order_relaxed);
+  mli_http_unwatch_stall(easy);
   *h->link = h->next;
   if (h->next) h->next->link = h->link;
   mli_http_address_release(h->address);
@@ -128,16 +129,17 @@ static void detach(mli_http *h) {
   e->idle_count++;
 }
 
-static void finish(mli_http_easy *easy, CURLcode code) {
+void mli_http_finish(mli_http_easy *easy, CURLcode code) {
   mli_http *h = easy->request;
   long os_errno = 0;
+  char *detail = NULL;
   if (!h->collected) mli_http_collect(easy);
   h->took = (double)(mli_now() - h->started) / 1e9;
   /* libcurl is content with a part of a head. */
   if (code == CURLE_OK && !h->head_done) code = CURLE_PARTIAL_FILE;
   if (code != CURLE_OK) {
     curl_easy_getinfo(easy->curl, CURLINFO_OS_ERRNO, &os_errno);
-    h->detail = mli_http_text(h, easy->error, strlen(easy->error));
+    detail = mli_http_text(h, easy->error, strlen(easy->error));
   }
   curl_multi_remove_handle(lane_of(h)->multi, easy->curl);
   bool tls = h->address->tls;
@@ -145,14 +147,14 @@ static void finish(mli_http_easy *easy, CURLcode code) {
   if (code == CURLE_OK)
     mli_op_end(&h->op, ML_OK, NULL, NULL);
   else
-    mli_http_fail(h, code, os_errno, tls);
+    mli_http_fail(h, code, detail, os_errno, tls);
   mli_release(&h->op);
 }
 
 /* The time for the whole request is kept here: libcurl's own clock does not run
 ** while a transfer waits for a connection. */
 static void on_deadline(mli_timer *timer) {
-  finish(mli_container(timer, mli_http, timer)->easy, CURLE_OPERATION_TIMEDOUT);
+  mli_http_finish(mli_container(timer, mli_http, timer)->easy, CURLE_OPERATION_TIMEDOUT);
 }
 
 static void drain(mli_http_lane *lane) {
@@ -162,7 +164,7 @@ static void drain(mli_http_lane *lane) {
     CURLcode code = m->data.result;
     mli_http_easy *easy = NULL;
     curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &easy);
-    finish(easy, code);
+    mli_http_finish(easy, code);
   }
 }
 
@@ -353,11 +355,14 @@ static void op_start(mli_op *op) {
     mli_loop_timer_start(e->loop, &h->timer, h->started + (uint64_t)h->timeout * MLI_MILLISECOND);
   if (code == CURLE_OK && curl_multi_add_handle(lane_of(h)->multi, easy->curl) != CURLM_OK)
     code = CURLE_OUT_OF_MEMORY;
-  if (code == CURLE_OK) return;
+  if (code == CURLE_OK) {
+    mli_http_watch_stall(easy);
+    return;
+  }
   easy->plain = false;
   bool tls = address->tls;
   detach(h);
-  mli_http_fail(h, code, 0, tls);
+  mli_http_fail(h, code, NULL, 0, tls);
   mli_release(op);
 }
 

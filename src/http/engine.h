@@ -77,6 +77,9 @@ void mli_http_act(mli_http_lane *lane, curl_socket_t fd, int events);
 ** Not from one of libcurl's callbacks. */
 void mli_http_unpause(mli_http *h, int pauses);
 
+/* Takes the request out of flight and ends it with what libcurl says. */
+void mli_http_finish(mli_http_easy *easy, CURLcode code);
+
 /* ---- socket.c ---- */
 
 /* libcurl's callbacks. */
@@ -95,11 +98,23 @@ CURLcode mli_http_prepare(mli_http_easy *easy);
 /* Reads the outcome out of the handle into its request. */
 void mli_http_collect(mli_http_easy *easy);
 
+/* ---- setup.c ---- */
+
+/* Sets what the request's extra asks for. CURLE_OK, or what failed. */
+CURLcode mli_http_set_extra(mli_http_easy *easy);
+
+/* ---- stall.c ---- */
+
+/* Begins to watch the transfer if the request asks for it; ends that. */
+void mli_http_watch_stall(mli_http_easy *easy);
+void mli_http_unwatch_stall(mli_http_easy *easy);
+
 /* ---- failure.c ---- */
 
-/* Ends a request that libcurl ended with `code`. `os_errno` is CURLINFO_OS_ERRNO;
-** `tls` says whether its URL is https. */
-void mli_http_fail(mli_http *h, CURLcode code, long os_errno, bool tls);
+/* Ends a request that libcurl ended with `code`. `detail` is its text in the
+** request's memory, or NULL; `os_errno` is CURLINFO_OS_ERRNO; `tls` says whether
+** the URL is https. */
+void mli_http_fail(mli_http *h, CURLcode code, char *detail, long os_errno, bool tls);
 /* Ends a request that could not begin: `code` as in Lua, `why` for the message. */
 void mli_http_refuse(mli_http *h, ml_status status, const char *code, const char *why);
 

@@ -1,11 +1,12 @@
 /* failure.c: what libcurl says went wrong, as the codes and messages of docs/http.md. */
-#include "engine.h"
-
+#define CURL_DISABLE_DEPRECATION
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "engine.h"
+#include "extra.h"
 
 /* "GET http://host/path: " and the formatted text, from malloc; NULL: out of memory. */
 __attribute__((format(printf, 2, 3))) static char *describe(const mli_http *h, const char *format,
@@ -21,13 +22,45 @@ __attribute__((format(printf, 2, 3))) static char *describe(const mli_http *h, c
   return message;
 }
 
+/* ---- which code ---- */
+
+static bool has_proxy(const mli_http *h) {
+  if (h->extra && h->extra->proxy) return *h->extra->proxy != 0;
+  return mli_http_features_get()->env_proxy;
+}
+
+/* Whether the connection that failed was one to the proxy: libcurl's text names
+** host and port, and they are not those of the URL. */
+static bool was_to_proxy(const mli_http *h) {
+  char *host = NULL, *port = NULL, to[512];
+  bool found = true;
+  CURLU *url = has_proxy(h) && h->detail ? curl_url() : NULL;
+  if (!url) return false;
+  if (!curl_url_set(url, CURLUPART_URL, h->final, 0) &&
+      !curl_url_get(url, CURLUPART_HOST, &host, 0) &&
+      !curl_url_get(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT)) {
+    snprintf(to, sizeof to, "to %s port %s ", host, port);
+    found = strstr(h->detail, to) != NULL;
+  }
+  curl_free(host);
+  curl_free(port);
+  curl_url_cleanup(url);
+  return !found;
+}
+
+static const char *connect_code(const mli_http *h, long os_errno) {
+  if (h->connect_code >= 300 || was_to_proxy(h)) return "proxy";
+  return os_errno == ECONNREFUSED ? "refused" : "connect";
+}
+
 static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   switch (code) {
-  case CURLE_COULDNT_RESOLVE_HOST:
-  case CURLE_COULDNT_RESOLVE_PROXY: return "resolve";
-  case CURLE_COULDNT_CONNECT: return os_errno == ECONNREFUSED ? "refused" : "connect";
-  case CURLE_PROXY: return "connect";
-  case CURLE_OPERATION_TIMEDOUT: return "timeout";
+  case CURLE_COULDNT_RESOLVE_HOST: return "resolve";
+  case CURLE_COULDNT_RESOLVE_PROXY:
+  case CURLE_PROXY: return "proxy";
+  case CURLE_COULDNT_CONNECT: return connect_code(h, os_errno);
+  case CURLE_INTERFACE_FAILED: return "interface";
+  case CURLE_OPERATION_TIMEDOUT: return h->broken == MLI_HTTP_STALLED ? "stall" : "timeout";
   case CURLE_SSL_CONNECT_ERROR:
   case CURLE_SSL_ENGINE_NOTFOUND:
   case CURLE_SSL_ENGINE_SETFAILED:
@@ -51,26 +84,35 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   case CURLE_SEND_ERROR:
   case CURLE_PARTIAL_FILE: return "closed";
   case CURLE_RECV_ERROR: /* libcurl 7.88 says so of malformed chunks too */
+    if (h->connect_code >= 300) return "proxy";
     return h->detail && strstr(h->detail, "chunked-encoding") ? "protocol" : "closed";
   case CURLE_FILESIZE_EXCEEDED: return "too_large";
   case CURLE_WRITE_ERROR:
     if (h->broken == MLI_HTTP_BIG_BODY || h->broken == MLI_HTTP_BIG_HEAD) return "too_large";
     return h->broken == MLI_HTTP_NO_MEMORY ? "memory" : "protocol";
   case CURLE_OUT_OF_MEMORY: return "memory";
+  case CURLE_NOT_BUILT_IN:
+  case CURLE_UNKNOWN_OPTION: return "unsupported";
   default: return "protocol";
   }
 }
 
-/* What it was doing when it failed. */
-static const char *phase_of(const mli_http *h, bool tls) {
-  if (h->head_done && !h->leads_on) return "receiving the body";
-  if (h->head && !h->head_done) return "receiving the headers";
-  if (h->times.tls > 0 || (h->times.connect > 0 && !tls)) return "waiting for the response";
+/* ---- what it was doing ---- */
+
+typedef struct phase {
+  const char *name, *text;
+} phase;
+
+static phase phase_of(const mli_http *h, bool tls) {
+  if (h->head_done && !h->leads_on) return (phase){ "body", "while receiving the body" };
+  if (h->head && !h->head_done) return (phase){ "headers", "while receiving the headers" };
+  if (h->ready && !h->sent) return (phase){ "send", "while sending the request" };
+  if (h->ready) return (phase){ "wait", "while waiting for the response" };
   /* libcurl 7.88 counts the connect as over when the handshake is. */
-  if (h->times.connect > 0 || (tls && h->detail && strstr(h->detail, "SSL")))
-    return "in the TLS handshake";
-  if (h->times.resolve > 0) return "waiting for a connection";
-  return "resolving the host name";
+  if (tls && (h->times.connect > 0 || (h->detail && strstr(h->detail, "SSL"))))
+    return (phase){ "tls", "in the TLS handshake" };
+  if (h->times.resolve > 0) return (phase){ "connect", "while waiting for a connection" };
+  return (phase){ "resolve", "while resolving the host name" };
 }
 
 /* Headers beyond libcurl's own bounds: it says that it has no memory for one that is
@@ -81,36 +123,58 @@ static bool head_is_too_large(const mli_http *h, CURLcode code) {
          (h->detail && strstr(h->detail, "Too large response headers"));
 }
 
-void mli_http_fail(mli_http *h, CURLcode curl_code, long os_errno, bool tls) {
+/* ---- ending ---- */
+
+/* Takes "user:password@" out of the URLs that libcurl's words may hold. */
+static void scrub(char *text) {
+  for (char *p = text; (p = strstr(p, "://"));) {
+    p += 3;
+    size_t authority = strcspn(p, "/?# \t'\"");
+    char *at = memrchr(p, '@', authority);
+    if (at) memmove(p, at + 1, strlen(at + 1) + 1);
+  }
+}
+
+static bool is(const char *a, const char *b) { return strcmp(a, b) == 0; }
+
+static char *message_of(const mli_http *h, const char *code, const char *when, int os_errno) {
+  const char *path = h->extra ? h->extra->unix_socket : NULL;
+  if (is(code, "memory")) return describe(h, "out of memory");
+  if (is(code, "timeout")) return describe(h, "timed out after %.3g s %s", h->took, when);
+  if (path && (is(code, "refused") || is(code, "connect")))
+    return describe(h, "cannot connect to the socket %s: %s", path, uv_strerror(-os_errno));
+  if (is(code, "refused")) return describe(h, "connection refused");
+  if (is(code, "stall"))
+    return describe(h, "stalled %s: fewer than %llu bytes in %.3g s", when,
+                    (unsigned long long)h->extra->stall_bytes, (double)h->extra->stall_time / 1e3);
+  if (h->broken == MLI_HTTP_BIG_BODY)
+    return describe(h, "the body is larger than max_body, %llu bytes",
+                    (unsigned long long)h->max_body);
+  if (h->broken == MLI_HTTP_BIG_HEAD)
+    return describe(h, "the headers of the response are too large");
+  if (is(code, "closed")) return describe(h, "the connection was closed %s: %s", when, h->detail);
+  if (is(code, "proxy")) return describe(h, "the proxy failed: %s", h->detail);
+  return describe(h, "failed %s: %s", when, h->detail);
+}
+
+void mli_http_fail(mli_http *h, CURLcode curl_code, char *detail, long os_errno, bool tls) {
+  if (detail) scrub(detail);
+  h->detail = detail && *detail ? detail : curl_easy_strerror(curl_code);
   if (head_is_too_large(h, curl_code)) {
     h->broken = MLI_HTTP_BIG_HEAD;
     curl_code = CURLE_WRITE_ERROR;
   }
-  const char *phase = phase_of(h, tls);
-  const char *code = code_of(curl_code, h, os_errno);
-  const char *detail = h->detail && *h->detail ? h->detail : curl_easy_strerror(curl_code);
-  ml_status status = ML_SYSTEM;
-  char *message;
-  if (strcmp(code, "timeout") == 0) {
-    status = ML_TIMEOUT;
-    message = describe(h, "timed out after %.3g s %s%s", h->took, *phase == 'i' ? "" : "while ",
-                       phase);
-  } else if (strcmp(code, "memory") == 0) {
-    status = ML_MEMORY;
-    message = describe(h, "out of memory");
-  } else if (h->broken == MLI_HTTP_BIG_BODY) {
-    message = describe(h, "the body is larger than max_body, %llu bytes",
-                       (unsigned long long)h->max_body);
-  } else if (h->broken == MLI_HTTP_BIG_HEAD) {
-    message = describe(h, "the headers of the response are too large");
-  } else if (strcmp(code, "refused") == 0) {
-    message = describe(h, "connection refused");
-  } else if (strcmp(code, "closed") == 0) {
-    message = describe(h, "the connection was closed while %s: %s", phase, detail);
-  } else {
-    message = describe(h, "%s", detail);
+  phase p = phase_of(h, tls);
+  h->phase = p.name;
+  if (h->extra && h->extra->bad_file) {
+    char *what = describe(h, "option '%s': %s", h->extra->bad_option, h->extra->bad_file);
+    mli_op_end_uv(&h->op, -h->extra->bad_errno, what ? what : h->extra->bad_file);
+    free(what);
+    return;
   }
-  mli_op_end(&h->op, status, code, message);
+  const char *code = code_of(curl_code, h, os_errno);
+  ml_status status = is(code, "timeout") ? ML_TIMEOUT : is(code, "memory") ? ML_MEMORY : ML_SYSTEM;
+  mli_op_end(&h->op, status, code, message_of(h, code, p.text, (int)os_errno));
 }
 
 void mli_http_refuse(mli_http *h, ml_status status, const char *code, const char *why) {

@@ -36,11 +36,12 @@ mli_http *mli_http_new(mli_loop *loop) {
   mli_op_init(&h->op, &request_type, &mli_http_op_class, loop);
   h->method = "GET";
   h->last_header = &h->headers;
+  h->last_hop = &h->hops;
   h->timeout = MLI_HTTP_NO_TIMEOUT;
   h->connect_timeout = 30000;
   h->max_redirects = 10;
   h->max_body = MLI_HTTP_UNLIMITED;
-  h->follow = h->verify = h->compressed = true;
+  h->follow = h->compressed = true;
   return h;
 }
 

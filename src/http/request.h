@@ -33,6 +33,13 @@ typedef struct mli_http_times {
   double resolve, connect, tls, first_byte, total;
 } mli_http_times;
 
+/* A response that pointed elsewhere. */
+typedef struct mli_http_hop {
+  struct mli_http_hop *next;
+  long status;
+  const char *url; /* that answered with it */
+} mli_http_hop;
+
 struct mli_http {
   mli_op op; /* op.code of a failure: "resolve", "refused", ... see docs/http.md */
 
@@ -47,19 +54,22 @@ struct mli_http {
   long max_redirects;
   uint64_t max_body; /* bytes after decoding */
   mli_http_version version;
-  bool follow, verify, compressed;
-  bool json;       /* the body is JSON */
-  bool negotiates; /* a 401 or 407 may be answered with credentials, by libcurl */
-  bool attended;   /* its owner takes part while it goes on: see exchange.h */
-  bool streams;    /* attended: the body of the response goes to the owner as it comes */
-  bool uploads;    /* attended: the owner puts the request's body, piece by piece */
-  const char *ca;  /* a file of certificates to trust instead of the default; or NULL */
+  bool follow, compressed;
+  bool negotiates;  /* a 401 or 407 may be answered with credentials, by libcurl */
+  bool attended;    /* its owner takes part while it goes on: see exchange.h */
+  bool streams;     /* attended: the body of the response goes to the owner as it comes */
+  bool uploads;     /* attended: the owner puts the request's body, piece by piece */
+  const char *type; /* of the body, unless a header says; or NULL */
+  struct mli_http_extra *extra; /* NULL: nothing of extra.h is asked for */
 
   /* The response. */
   long status;
-  long protocol;      /* as libcurl counts: see mli_http_protocol */
-  const char *final;  /* the URL that answered */
-  const char *detail; /* libcurl's own text for a failure, or NULL */
+  long protocol;                  /* as libcurl counts: see mli_http_protocol */
+  const char *final;              /* the URL that answered */
+  const char *detail;             /* libcurl's own text for a failure, or NULL */
+  const char *phase;              /* of a failure: see docs/http.md */
+  mli_http_hop *hops, **last_hop; /* the first `redirects` of them were followed */
+  long redirects;
   mli_http_times times;
   mli_buffer in; /* the head (status line, headers, empty line), then the body unless it streams */
   size_t head;
@@ -75,10 +85,19 @@ struct mli_http {
   bool leads_on;       /* the head that is done is not the last: libcurl goes on by itself */
   bool collected;      /* what the head says was read out of the handle */
   bool connected;      /* it has had a connection */
+  bool ready;          /* the request began to go out */
+  bool sent;           /* and so did all of its body */
   long connects;       /* connections made for it so far */
+  long connect_code;   /* a proxy's answer to CONNECT, or 0 */
   uint64_t body_count; /* bytes of the body so far */
   struct mli_exchange *exchange; /* its long form, or NULL */
-  enum { MLI_HTTP_WHOLE, MLI_HTTP_NO_MEMORY, MLI_HTTP_BIG_HEAD, MLI_HTTP_BIG_BODY } broken;
+  enum {
+    MLI_HTTP_WHOLE,
+    MLI_HTTP_NO_MEMORY,
+    MLI_HTTP_BIG_HEAD,
+    MLI_HTTP_BIG_BODY,
+    MLI_HTTP_STALLED
+  } broken;
 
   struct mli_http_text *texts;
   size_t inline_used;

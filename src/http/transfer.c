@@ -57,6 +57,29 @@ static void show_head(mli_http_easy *easy) {
   mli_exchange_on_head(h->exchange);
 }
 
+/* Whether the head begins with a status of 300 to 399. */
+static bool is_redirect(const mli_http *h) {
+  const char *space = memchr(h->in.bytes, ' ', h->head);
+  return space && space[1] == '3';
+}
+
+/* Remembers a response that points elsewhere; the last may not be followed. */
+static bool note_hop(mli_http_easy *easy) {
+  mli_http *h = easy->request;
+  char *url = NULL;
+  mli_http_hop *hop = mli_http_alloc(h, sizeof *hop);
+  curl_easy_getinfo(easy->curl, CURLINFO_EFFECTIVE_URL, &url);
+  if (hop && url && (url = mli_http_text(h, url, strlen(url)))) {
+    *hop = (mli_http_hop){ .url = url };
+    curl_easy_getinfo(easy->curl, CURLINFO_RESPONSE_CODE, &hop->status);
+    *h->last_hop = hop;
+    h->last_hop = &hop->next;
+    return true;
+  }
+  h->broken = MLI_HTTP_NO_MEMORY;
+  return false;
+}
+
 /* Keeps the head of the latest response: what a redirect or an interim response
 ** said goes, and so do trailers. A folded line is put behind the one it continues. */
 static size_t on_header(char *line, size_t one, size_t size, void *user) {
@@ -81,6 +104,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   if (h->head_done) {
     h->leads_on = leads_on(h);
     if (!h->leads_on) show_head(easy);
+    if (h->leads_on && h->follow && is_redirect(h) && !note_hop(easy)) return 0;
   }
   return size;
 }
@@ -235,19 +259,6 @@ static CURLcode set_version(mli_http_easy *easy, const mli_http *h) {
   return CURLE_OK;
 }
 
-static CURLcode set_tls(mli_http_easy *easy, const mli_http *h) {
-  if (!h->verify) {
-    SET(CURLOPT_SSL_VERIFYPEER, 0L);
-    SET(CURLOPT_SSL_VERIFYHOST, 0L);
-  }
-  if (!h->verify || h->ca) SET(CURLOPT_SSL_CTX_FUNCTION, NULL);
-  if (h->ca) { /* libcurl keeps this one itself: it is part of what tells connections apart */
-    SET(CURLOPT_CAINFO, h->ca);
-    SET(CURLOPT_CAPATH, NULL);
-  }
-  return CURLE_OK;
-}
-
 static CURLcode set_exchange(mli_http_easy *easy, const mli_http *h) {
   SET(CURLOPT_XFERINFOFUNCTION, mli_exchange_on_progress);
   SET(CURLOPT_XFERINFODATA, h->exchange);
@@ -258,10 +269,9 @@ static CURLcode set_exchange(mli_http_easy *easy, const mli_http *h) {
 
 /* Whether the base settings will do. */
 static bool is_plain(const mli_http *h) {
-  return !h->body && !h->attended && h->follow && h->max_redirects == 10 &&
-         h->connect_timeout == 30000 && h->verify && !h->ca && h->compressed &&
-         h->version == MLI_HTTP_ANY && strcmp(h->method, "GET") == 0 &&
-         !strchr(h->address->text, '@');
+  return !h->body && !h->attended && !h->extra && h->follow && h->max_redirects == 10 &&
+         h->connect_timeout == 30000 && h->compressed && h->version == MLI_HTTP_ANY &&
+         strcmp(h->method, "GET") == 0 && !strchr(h->address->text, '@');
 }
 
 /* Milliseconds for libcurl, which takes 0 for "never". */
@@ -300,7 +310,7 @@ CURLcode mli_http_prepare(mli_http_easy *easy) {
   if (!h->compressed) SET(CURLOPT_ACCEPT_ENCODING, NULL);
   CURLcode code = set_method(easy, h);
   if (code == CURLE_OK) code = set_version(easy, h);
-  if (code == CURLE_OK) code = set_tls(easy, h);
+  if (code == CURLE_OK && h->extra) code = mli_http_set_extra(easy);
   if (code == CURLE_OK && h->exchange) code = set_exchange(easy, h);
   return code;
 }
@@ -316,12 +326,17 @@ static double seconds(CURL *curl, CURLINFO info) {
 void mli_http_collect(mli_http_easy *easy) {
   mli_http *h = easy->request;
   CURL *curl = easy->curl;
-  long redirects = 0;
+  curl_off_t ready = 0, sent = 0;
   char *url = NULL;
   curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &h->status);
   curl_easy_getinfo(curl, CURLINFO_HTTP_VERSION, &h->protocol);
-  curl_easy_getinfo(curl, CURLINFO_REDIRECT_COUNT, &redirects);
-  if (redirects > 0) curl_easy_getinfo(curl, CURLINFO_EFFECTIVE_URL, &url);
+  curl_easy_getinfo(curl, CURLINFO_REDIRECT_COUNT, &h->redirects);
+  curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &h->connect_code);
+  curl_easy_getinfo(curl, CURLINFO_PRETRANSFER_TIME_T, &ready);
+  curl_easy_getinfo(curl, CURLINFO_SIZE_UPLOAD_T, &sent);
+  h->ready = ready > 0;
+  h->sent = sent >= (curl_off_t)h->body_size;
+  if (h->redirects > 0) curl_easy_getinfo(curl, CURLINFO_EFFECTIVE_URL, &url);
   if (url) url = mli_http_text(h, url, strlen(url));
   h->final = url ? url : h->url;
   h->times.resolve = seconds(curl, CURLINFO_NAMELOOKUP_TIME_T);

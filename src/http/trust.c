@@ -53,6 +53,14 @@ bool mli_trust_usable(void) {
          (curl->cainfo || curl->capath);
 }
 
+void mli_trust_source(const char **f, const char **d) {
+  pthread_mutex_lock(&mutex);
+  if (!file && !dir) find_source();
+  *f = file;
+  *d = dir;
+  pthread_mutex_unlock(&mutex);
+}
+
 static stamp stamp_of(const char *path) {
   struct stat st;
   stamp s = { { 0, 0 }, 0, 0 };

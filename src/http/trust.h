@@ -13,6 +13,10 @@
 ** the OpenSSL that we are linked with. If not, libcurl loads its own. */
 bool mli_trust_usable(void);
 
+/* The file and the directory (or NULL) of certificates that the store is made
+** of. Thread: any. */
+void mli_trust_source(const char **file, const char **dir);
+
 /* For CURLOPT_SSL_CTX_FUNCTION: gives the connection the store, which is built
 ** on first use and again when its source changed. Thread: any. */
 CURLcode mli_trust_apply(CURL *easy, void *ssl_ctx, void *unused);

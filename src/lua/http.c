@@ -53,9 +53,24 @@ int lml_http_push_failure(lua_State *L, const mli_http *h) {
     lml_fail_op(L, &h->op);
   lua_pushstring(L, h->detail);
   lua_setfield(L, -2, "detail");
+  lua_pushstring(L, h->phase);
+  lua_setfield(L, -2, "phase");
   lml_http_push_times(L, &h->times);
   lua_setfield(L, -2, "timings");
   return 2;
+}
+
+static void push_redirects(lua_State *L, const mli_http *h) {
+  const mli_http_hop *hop = h->hops;
+  lua_createtable(L, (int)h->redirects, 0);
+  for (long i = 1; i <= h->redirects && hop; i++, hop = hop->next) {
+    lua_createtable(L, 0, 2);
+    lua_pushinteger(L, hop->status);
+    lua_setfield(L, -2, "status");
+    lua_pushstring(L, hop->url);
+    lua_setfield(L, -2, "url");
+    lua_rawseti(L, -2, i);
+  }
 }
 
 int lml_http_push_response(lua_State *L, const mli_http *h) {
@@ -83,6 +98,10 @@ int lml_http_push_response(lua_State *L, const mli_http *h) {
   lua_setfield(L, -2, "http_version");
   lml_http_push_times(L, &h->times);
   lua_setfield(L, -2, "timings");
+  if (h->redirects) {
+    push_redirects(L, h);
+    lua_setfield(L, -2, "redirects");
+  }
   luaL_setmetatable(L, RESPONSE);
   return 1;
 }
@@ -180,6 +199,28 @@ static int response_raise_for_status(lua_State *L) {
   return lua_error(L);
 }
 
+/* res[key]: a method, or a field that is made when it is first asked for. */
+static int response_index(lua_State *L) {
+  size_t size;
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL || lua_type(L, 2) != LUA_TSTRING) return 1;
+  const char *key = lua_tostring(L, 2);
+  if (strcmp(key, "cookies") == 0) {
+    lua_pushliteral(L, "headers");
+    if (lua_rawget(L, 1) != LUA_TTABLE || lua_rawgeti(L, -1, 1) != LUA_TSTRING) return 0;
+    const char *head = lua_tolstring(L, -1, &size);
+    lml_http_push_cookies(L, head, size);
+  } else if (strcmp(key, "redirects") == 0) {
+    lua_newtable(L);
+  } else {
+    return 0;
+  }
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 1);
+  return 1;
+}
+
 static int response_tostring(lua_State *L) {
   char url[512];
   lua_getfield(L, 1, "status");
@@ -264,7 +305,9 @@ static void make_response_class(lua_State *L) {
                                       { "raise_for_status", response_raise_for_status },
                                       { NULL, NULL } };
   luaL_newmetatable(L, RESPONSE);
-  luaL_newlib(L, methods);
+  luaL_setfuncs(L, methods, 0);
+  lua_pushvalue(L, -1);
+  lua_pushcclosure(L, response_index, 1);
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, response_tostring);
   lua_setfield(L, -2, "__tostring");

@@ -36,5 +36,7 @@ void lml_http_push_json(lua_State *L, const char *name, const char *what);
 mli_http_session *lml_http_session_test(lua_State *L, int index);
 /* Adds the functions of sessions to the table on top. */
 void lml_http_session_open(lua_State *L);
+/* Pushes the table of the cookies that a head sets: see http_set_cookie.c. */
+void lml_http_push_cookies(lua_State *L, const char *head, size_t size);
 
 #endif

@@ -9,7 +9,7 @@ local error_value, now = ml_core.error_value, ml_core.now
 local INPUT <const> = core.INPUT
 local LINE_MAX <const> = 1024 * 1024
 
-local Response <const> = core.Response.__index
+local Response <const> = core.Response
 
 ---@class moonloop.http.Stream: moonloop.http.Response   without `body`; holds a connection
 local Stream = { __name = "response", raise_for_status = Response.raise_for_status }
@@ -186,6 +186,8 @@ local stream = { Stream = Stream }
 --- Makes a response of one that moonloop.http.exchange attends to.
 function stream.new(res, exchange)
   res.exchange = exchange
+  -- A response makes them when they are asked for; a Stream has them.
+  res.redirects, res.cookies = res.redirects, res.cookies
   return setmetatable(res, Stream)
 end
 
