@@ -279,6 +279,17 @@ describe("an error nobody asked for", function()
     assert.equal("spawned", (log:entry(1)))
   end)
 
+  it("of a spawned job is reported by a loop that has nothing else to do", function()
+    ex:submit(function()
+      ml.spawn(function() error("spawned", 0) end)
+    end):result(h.TIMEOUT)
+    assert.equal("spawned", (log:entry(1)))
+    ml.run(function()
+      ml.spawn(function() error("in this state", 0) end)
+      assert.equal("in this state", (log:entry(2)))
+    end)
+  end)
+
   it("of a job that could not be loaded is reported once", function()
     do
       local future = ex:submit "spec.support.absent:f"

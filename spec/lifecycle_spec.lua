@@ -180,6 +180,29 @@ describe("executors", function()
     h.eventually(function() return ex:stats().finished == 20001 end)
   end)
 
+  it("let the collector of a loop rest with it, or as long as it is stopped", function()
+    local function begin()
+      rawset(_G, "cycles", 0)
+      local function mark()
+        rawset(_G, "cycles", rawget(_G, "cycles") + 1)
+        setmetatable({}, { __gc = mark })
+      end
+      setmetatable({}, { __gc = mark })
+      ml.sleep(0.6)
+      local resting = rawget(_G, "cycles")
+      collectgarbage "stop"
+      ml.checkpoint()
+      ml.sleep(0.3)
+      return resting, rawget(_G, "cycles")
+    end
+    for _, mode in ipairs{ "incremental", "generational" } do
+      local ex <close> = ml.AsyncExecutor{ init = ml.job{ collectgarbage, mode } }
+      local resting, stopped = ex:submit(begin):result(h.TIMEOUT)
+      assert.is_true(resting >= 1 and resting <= 4, mode .. ": " .. resting)
+      assert.is_true(stopped <= resting + 1, mode .. ": " .. stopped)
+    end
+  end)
+
   it("settle every future of one burst after the other, in memory that does not grow", function()
     local function memory()
       local file <close> = assert(io.open "/proc/self/status")

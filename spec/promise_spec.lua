@@ -104,6 +104,18 @@ describe("a promise", function()
     assert.equal("abandoned", select(2, future:wait(h.TIMEOUT)).code)
   end)
 
+  it("that went to a job which failed without it is abandoned, though that loop rests", function()
+    local ex <close> = ml.AsyncExecutor{}
+    local future
+    do
+      local p = ml.promise()
+      future = p.future
+      assert.equal("no reply", ex:submit(function() error("no reply", 0) end, p):exception(h.TIMEOUT))
+    end
+    h.collect()
+    assert.equal("abandoned", future:exception(h.TIMEOUT).code)
+  end)
+
   it("may be cancelled by whoever holds its future, and stays so", function()
     local p = ml.promise()
     assert.is_true(p.future:cancel "changed my mind")

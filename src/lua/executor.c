@@ -189,6 +189,7 @@ static void open_state(mli_worker *w) {
 static void close_state(mli_worker *w) {
   lml_state *S = w->user;
   if (!S) return;
+  if (S->loop) lml_tidy_end(S);
   S->loop = NULL;
   S->from = NULL;
   lml_state_free(S->L);

@@ -849,6 +849,7 @@ bool lml_turn(lml_state *S) {
     out_of_memory(S, job);
   }
   S->in_turn = false;
+  lml_tidy_later(S);
   return S->ready != NULL;
 }
 

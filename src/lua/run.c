@@ -101,6 +101,7 @@ bool lml_run(lua_State *L, int nargs) {
     look(&r.look);
     mli_loop_run(loop);
     lml_inbox_attach(S->inbox, NULL);
+    lml_tidy_end(S);
   }
   S->loop = NULL;
   S->from = NULL;

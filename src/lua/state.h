@@ -270,7 +270,12 @@ struct lml_state {
   bool delivering;        /* it does so now */
   size_t idle_generators; /* jobs that wait for a pull */
   mli_timer sweep;        /* of a closing loop: see lml_generators_sweep */
-  char *joined;           /* as in lml_info, for a sync state */
+  /* The collector at rest: tidy.c. */
+  mli_timer tidy;
+  uint64_t tidy_from, tidy_took; /* not before; the time that this collection took */
+  unsigned tidy_cycles;          /* still to do */
+  bool stirred;                  /* jobs ran since the timer was set */
+  char *joined;                  /* as in lml_info, for a sync state */
   const void *joined_error;
   /* Handles. */
   struct lml_type {
@@ -353,6 +358,13 @@ int lml_context_decode(lua_State *L, const mli_message *message);
 ** this thread, in this state, until it and what it left behind have ended; pops them
 ** and pushes the main job's future. False: Ctrl-C ended it. Raises where no loop can be. */
 bool lml_run(lua_State *L, int nargs);
+
+/* ---- the collector at rest (tidy.c) ---- */
+
+/* The loop's thread: jobs ran. When it is quiet, what they dropped is collected. */
+void lml_tidy_later(lml_state *S);
+/* The loop ends. */
+void lml_tidy_end(lml_state *S);
 
 /* ---- reports (report.c) ---- */
 
