@@ -110,7 +110,8 @@ describe("a promise", function()
     do
       local p = ml.promise()
       future = p.future
-      assert.equal("no reply", ex:submit(function() error("no reply", 0) end, p):exception(h.TIMEOUT))
+      local job = ex:submit(function() error("no reply", 0) end, p)
+    assert.equal("no reply", job:exception(h.TIMEOUT))
     end
     h.collect()
     assert.equal("abandoned", future:exception(h.TIMEOUT).code)

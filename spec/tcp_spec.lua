@@ -176,6 +176,28 @@ describe("a socket", function()
     end)
   end)
 
+  it("is served while many other jobs never rest", function()
+    ml.run(function()
+      local a, b, _ <close> = pair()
+      local done = false
+      for _ = 1, 100 do
+        ml.spawn(function()
+          while not done do ml.checkpoint() end
+        end)
+      end
+      ml.spawn(function()
+        for line in b:lines() do b:write(line .. " back\n", TIMEOUT) end
+      end)
+      local began = ml.now()
+      for i = 1, 20 do
+        assert(a:write(i .. "\n", TIMEOUT))
+        assert.equal(i .. " back", a:read_line(TIMEOUT))
+      end
+      done = true
+      assert.is_true(ml.now() - began < 5)
+    end)
+  end)
+
   it("allows one read at a time and says so", function()
     ml.run(function()
       local a, b, _ <close> = pair()
