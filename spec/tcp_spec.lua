@@ -186,7 +186,7 @@ describe("a socket", function()
         end)
       end
       ml.spawn(function()
-        for line in b:lines() do b:write(line .. " back\n", TIMEOUT) end
+        for _ = 1, 20 do assert(b:write(b:read_line(TIMEOUT) .. " back\n", TIMEOUT)) end
       end)
       local began = ml.now()
       for i = 1, 20 do

@@ -94,6 +94,11 @@ static bool serve(int fd, const char *path, const char *request, size_t size) {
     say(fd, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789");
     wait_for_close(fd);
     return false;
+  } else if (strcmp(path, "/drip") == 0) { /* always something, never enough */
+    say(fd, "HTTP/1.1 200 OK\r\n");
+    for (k = 0; k < 200 && send(fd, k % 2 ? ":\r\n" : "X", k % 2 ? 3 : 1, MSG_NOSIGNAL) > 0; k++)
+      usleep(10000);
+    return false;
   } else if (strcmp(path, "/garbage") == 0) {
     say(fd, "SSH-2.0-nothing\r\n\r\n");
     return false;
@@ -508,9 +513,41 @@ static void test_failures(void) {
   mli_release(&h->op);
 }
 
-static void test_timeouts(void) {
-  static const char *const paths[] = { "/slow", "/stuck" };
+/* Where nobody takes connections and the queue for them is full: a client's first
+** packet is dropped, and so are those after it. */
+static void test_black_hole(void) {
+  unsigned at;
+  int listening = listen_on(&at), clients[8];
+  struct sockaddr_in a = { .sin_family = AF_INET,
+                           .sin_port = htons((uint16_t)at),
+                           .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+  CHECK_EQ(listen(listening, 0), 0);
+  for (int i = 0; i < 8; i++) {
+    clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    CHECK(connect(clients[i], (struct sockaddr *)&a, sizeof a) < 0);
+  }
+  char url[64];
+  snprintf(url, sizeof url, "http://127.0.0.1:%u/", at);
   for (int i = 0; i < 2; i++) {
+    mli_http *h = mli_http_new(loop);
+    h->url = url;
+    *(i ? &h->timeout : &h->connect_timeout) = 100;
+    uint64_t start = mli_now();
+    CHECK(failed_with(run(h), "timeout"));
+    uint64_t ms = (mli_now() - start) / MLI_MILLISECOND;
+    CHECK(ms >= 99 && ms < 1000);
+    CHECK(h->op.message && strstr(h->op.message, "waiting for a connection"));
+    mli_release(&h->op);
+  }
+  for (int i = 0; i < 8; i++) close(clients[i]);
+  close(listening);
+}
+
+static void test_timeouts(void) {
+  static const char *const paths[] = { "/slow", "/drip", "/stuck" };
+  static const char *const phases[] = { "waiting for the response", "receiving the headers",
+                                        "receiving the body" };
+  for (int i = 0; i < 3; i++) {
     mli_http *h = request(paths[i]);
     h->timeout = 100;
     uint64_t start = mli_now();
@@ -518,7 +555,7 @@ static void test_timeouts(void) {
     CHECK_EQ(h->op.status, ML_TIMEOUT);
     uint64_t ms = (mli_now() - start) / MLI_MILLISECOND;
     CHECK(ms >= 99 && ms < 1000);
-    CHECK(strstr(h->op.message, i ? "receiving the body" : "waiting for the response"));
+    CHECK(strstr(h->op.message, phases[i]));
     mli_release(&h->op);
   }
   char url[64];
@@ -640,6 +677,7 @@ int main(void) {
   test_redirects();
   test_credentials();
   test_failures();
+  test_black_hole();
   test_timeouts();
   test_cancelling();
   test_many();
