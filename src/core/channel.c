@@ -336,6 +336,13 @@ bool mli_channel_done(mli_channel *channel) {
   return some;
 }
 
+bool mli_channel_is_done(mli_channel *channel) {
+  mli_lock_acquire(&channel->joiners.lock);
+  bool done = channel->unfinished == 0;
+  mli_lock_release(&channel->joiners.lock);
+  return done;
+}
+
 bool mli_channel_join(mli_channel *channel, mli_waiter *w) {
   lock(channel);
   bool done = channel->unfinished == 0;

@@ -82,6 +82,7 @@ bool mli_channel_is_closed(mli_channel *channel);
 
 /* Reports one item as done. False: there are no more that could be. */
 bool mli_channel_done(mli_channel *channel);
+bool mli_channel_is_done(mli_channel *channel);
 /* True: all items are done. False: `w` is queued and is woken when they are. */
 bool mli_channel_join(mli_channel *channel, mli_waiter *w);
 

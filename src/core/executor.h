@@ -37,6 +37,7 @@ struct mli_task {
   uint64_t timeout;        /* [I] ns from its start, or MLI_FOREVER */
   mli_node cancel_node;    /* the request to cancel it, to its loop */
   mli_worker *worker;      /* loops: [I] once posted. Pools: [M] of the executor, while it runs */
+  void *runner;            /* [L] of the layer above: what runs it on its loop, while it does */
   uint32_t line;           /* [I] where it was submitted; 0: unknown */
   char name[MLI_NAME_MAX]; /* [I] "" if none was given */
   mli_text *chunk;         /* [I] the chunk in which that is; a reference, or NULL */

@@ -139,6 +139,18 @@ void mli_loop_again(mli_loop *loop) {
   (void)err;
 }
 
+static void look_at_handle(uv_handle_t *handle, void *loud) {
+  const mli_loop *loop = handle->loop->data;
+  uintptr_t at = (uintptr_t)handle, own = (uintptr_t)loop;
+  if (at < own || at >= own + sizeof *loop) *(bool *)loud = true;
+}
+
+bool mli_loop_is_quiet(mli_loop *loop) {
+  bool loud = loop->uv.active_reqs.count > 0;
+  uv_walk(&loop->uv, look_at_handle, &loud);
+  return !loud;
+}
+
 /* Delivers a bounded number of messages; true if some are left. */
 static bool deliver(mli_loop *loop, unsigned *count) {
   for (*count = 0; *count < MESSAGES_PER_TURN; ++*count) {

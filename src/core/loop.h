@@ -85,6 +85,10 @@ mli_loop *mli_loop_self(void);
 /* The loop's thread: have a turn soon even if no message or I/O comes. */
 void mli_loop_again(mli_loop *loop);
 
+/* The loop's thread: nothing is open on the loop but what it is made of itself: no
+** socket, process or file can call back. */
+bool mli_loop_is_quiet(mli_loop *loop);
+
 /* The loop's thread. Starts or restarts a timer for an absolute time. No system call:
 ** a turn that goes to sleep sets the alarm once, for whatever comes first. */
 static inline void mli_loop_timer_start(mli_loop *loop, mli_timer *timer, uint64_t deadline_ns) {

@@ -334,6 +334,11 @@ static void future_abort(lml_await *a) {
   if (mli_future_unwatch(lml_future_core(u), &a->watcher)) lml_await_wake(a, true);
 }
 
+const lml_future *lml_awaited_future(const lml_await *a) {
+  bool for_ever = a->parked && !a->why && !mli_timer_active(&a->timer);
+  return for_ever && a->abort == future_abort ? a->source : NULL;
+}
+
 int lml_await_future(lua_State *L, lml_state *S, int index, uint64_t deadline, lua_KFunction k,
                      lua_KContext ctx) {
   lml_future *u = lua_touserdata(L, index);

@@ -72,6 +72,8 @@ static int e_wait(lua_State *L) {
       return 1;
     }
     if (deadline == 0) return lml_timed_out(L, "event wait");
+    const lml_handle *handle = lua_touserdata(L, 1);
+    lml_check_hope(L, S, deadline, handle->object, 1, "event wait");
   }
   lml_queued *q = lml_queued_push(L, &e->waiters);
   lml_await *a = lml_queued_begin(L, S, "event wait", q);
@@ -125,6 +127,10 @@ static int b_wait(lua_State *L) {
   lml_state *S = lml_upstate(L);
   mli_barrier *b = check_barrier(L, S);
   uint64_t deadline = lml_check_deadline(L, 2);
+  if (b->parties > 1 && !lml_may_be_cancelled(S)) {
+    const lml_handle *handle = lua_touserdata(L, 1);
+    lml_check_hope(L, S, deadline, handle->object, 1, "barrier wait");
+  }
   lml_queued *q = lml_queued_push(L, &b->waiters);
   lml_await *a = lml_queued_begin(L, S, "barrier wait", q);
   if (mli_barrier_wait(b, &q->waiter)) atomic_store(&a->woken, true);

@@ -284,9 +284,8 @@ void lml_cancel_jobs(lml_state *S, uint32_t home) {
 }
 
 static void loop_cancel(mli_worker *w, mli_task *task) {
-  lml_state *S = w->user;
-  for (lml_job *job = S ? S->jobs : NULL; job; job = job->next)
-    if (job->task == task) lml_job_cancel(job);
+  (void)w;
+  if (task->runner) lml_job_cancel(task->runner);
 }
 
 static const mli_executor_class loop_class = {

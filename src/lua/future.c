@@ -265,6 +265,8 @@ static lml_future *check_wait(lua_State *L, lml_state *S, uint64_t *deadline, bo
   }
   if (waits_for_itself(S, u) && !mli_future_settled(lml_future_core(u)))
     lml_misuse(L, "a job cannot wait for itself");
+  if (*deadline == MLI_FOREVER && S->current && !mli_future_settled(lml_future_core(u)))
+    lml_check_cycle(L, S, u);
   return u;
 }
 

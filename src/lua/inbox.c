@@ -43,6 +43,13 @@ lml_inbox *lml_inbox_retain(lml_inbox *inbox) { return mli_retain(inbox); }
 void lml_inbox_release(lml_inbox *inbox) { mli_release(inbox); }
 mli_parker *lml_inbox_parker(lml_inbox *inbox) { return inbox->parker; }
 
+bool lml_inbox_is_known(lml_inbox *inbox) {
+  mli_lock_acquire(&inbox->lock);
+  bool known = inbox->first || atomic_load(&inbox->object.refs) > 1;
+  mli_lock_release(&inbox->lock);
+  return known;
+}
+
 static void on_node(mli_node *node, mli_loop *loop) {
   lml_inbox *inbox = mli_container(node, lml_inbox, node);
   mli_lock_acquire(&inbox->lock);

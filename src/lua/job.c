@@ -521,6 +521,7 @@ void lml_task_start(lml_state *S, mli_task *task) {
   job->parent = 0;
   job->home = 0;
   job->task = task;
+  task->runner = job;
   lml_job_ready(job);
 }
 

@@ -141,6 +141,17 @@ static void check_not_mine(lua_State *L, const lml_state *S, const lml_lock *loc
 
 #define ACQUIRE "lock acquire"
 
+/* A lock that this state holds has one more reference, its owner's; a condition's is had
+** by whoever has the condition. Who holds it elsewhere may end. */
+static void check_hope(lua_State *L, lml_state *S, uint64_t deadline, const lml_lock *lock) {
+  const lml_handle *handle = lua_touserdata(L, 1);
+  if (atomic_load(&lock->state) != S) return;
+  if (handle->object == &lock->object)
+    lml_check_hope(L, S, deadline, &lock->object, 2, ACQUIRE);
+  else if (atomic_load(&lock->object.refs) == 2)
+    lml_check_hope(L, S, deadline, handle->object, 1, ACQUIRE);
+}
+
 /* As in semaphore.c; k ends the wait and owns the lock. */
 static int acquire(lua_State *L, lml_state *S, lml_lock *lock, uint64_t deadline, lua_KFunction k) {
   lml_queued *q = lml_queued_push(L, &lock->sem.waiters);
@@ -164,6 +175,7 @@ static int k_acquire(lua_State *L) {
   if (mli_likely(!lml_may_be_cancelled(S))) {
     if (mli_likely(mli_sem_try(&lock->sem))) return acquired(L, S, lock);
     if (deadline == 0) return lml_timed_out(L, ACQUIRE);
+    check_hope(L, S, deadline, lock);
   }
   return acquire(L, S, lock, deadline, acquire_k);
 }
@@ -223,6 +235,7 @@ static int k_hold(lua_State *L) {
   if (mli_likely(!lml_may_be_cancelled(S))) {
     if (mli_likely(mli_sem_try(&lock->sem))) return held(L, S, lock);
     if (deadline == 0) return lml_raise(L, "timeout", ACQUIRE ": timeout");
+    check_hope(L, S, deadline, lock);
   }
   return acquire(L, S, lock, deadline, hold_k);
 }
@@ -269,6 +282,7 @@ static int l_condition_sleep(lua_State *L) {
   lml_state *S = lml_upstate(L);
   condition *c = check_condition(L, S);
   uint64_t deadline = lml_check_deadline(L, 2);
+  if (!lml_may_be_cancelled(S)) lml_check_hope(L, S, deadline, &c->object, 1, WAIT);
   lml_queued *q = lml_queued_push(L, &c->waiters);
   lml_await *a = lml_queued_begin(L, S, WAIT, q);
   mli_lock_acquire(&c->waiters.lock);

@@ -115,6 +115,7 @@ int lml_send(lua_State *L, lml_state *S, mli_channel *channel, const char *what,
     if (mli_likely(status == ML_OK)) return sent(L);
     if (status == ML_CLOSED) return closed(L, what);
     if (deadline == 0) return clear(c), lml_timed_out(L, what);
+    lml_check_hope(L, S, deadline, &channel->object, 2, what); /* the offer has it too */
   }
   return lml_choice_wait(L, S, c, deadline, send_k);
 }
@@ -147,6 +148,7 @@ int lml_receive(lua_State *L, lml_state *S, mli_channel *channel, const char *wh
     if (status == ML_OK) return lml_parcel_push(L, S, offer.item), 1;
     if (status == ML_CLOSED) return closed(L, what);
     if (deadline == 0) return lml_timed_out(L, what);
+    lml_check_hope(L, S, deadline, &channel->object, 1, what);
   }
   lml_choice *c = lml_choice_push(L, what, 1);
   lml_choice_add(c, channel, NULL);

@@ -119,6 +119,8 @@ static int q_join(lua_State *L) {
   lml_state *S = lml_upstate(L);
   mli_channel *queue = check(L, S);
   uint64_t deadline = lml_check_deadline(L, 2);
+  if (!lml_may_be_cancelled(S) && !mli_channel_is_done(queue))
+    lml_check_hope(L, S, deadline, &queue->object, 1, "queue join");
   lml_queued *q = lml_queued_push(L, &queue->joiners);
   lml_await *a = lml_queued_begin(L, S, "queue join", q);
   if (mli_channel_join(queue, &q->waiter)) atomic_store(&a->woken, true);

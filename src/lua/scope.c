@@ -236,6 +236,13 @@ lml_scope *lml_scope_cancelled(lml_scope *innermost) {
   return found;
 }
 
+bool lml_job_is_bounded(const lml_job *job) {
+  if (job->info && mli_timer_active(&job->info->deadline)) return true;
+  for (lml_scope *s = job->scope; s != &job->root; s = s->parent)
+    if (mli_container(s, block, scope)->deadline != MLI_FOREVER) return true;
+  return false;
+}
+
 uint64_t lml_scope_deadline(lml_scope *innermost) {
   uint64_t deadline = MLI_FOREVER;
   for (lml_scope *s = innermost; s; s = s->parent) {

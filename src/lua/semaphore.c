@@ -66,6 +66,7 @@ static int s_acquire(lua_State *L) {
       return 1;
     }
     if (deadline == 0) return lml_timed_out(L, ACQUIRE);
+    lml_check_hope(L, S, deadline, &s->object, 1, ACQUIRE);
   }
   return acquire(L, S, s, deadline, acquire_k);
 }
@@ -115,6 +116,7 @@ static int s_hold(lua_State *L) {
   if (mli_likely(!lml_may_be_cancelled(S))) {
     if (mli_likely(mli_sem_try(&s->sem))) return held(L, s);
     if (deadline == 0) return lml_raise(L, "timeout", ACQUIRE ": timeout");
+    lml_check_hope(L, S, deadline, &s->object, 1, ACQUIRE);
   }
   return acquire(L, S, s, deadline, hold_k);
 }

@@ -13,6 +13,7 @@ typedef struct lml_await lml_await;
 typedef struct lml_inbox lml_inbox;
 typedef struct lml_feed lml_feed;
 typedef struct lml_generator lml_generator;
+typedef struct lml_future lml_future;
 
 /* ---- waits (await.c) ---- */
 
@@ -79,6 +80,10 @@ void lml_await_woken(mli_waker *waker);
 /* Waits for the future of the handle at `index`, then runs k. */
 int lml_await_future(lua_State *L, lml_state *S, int index, uint64_t deadline, lua_KFunction k,
                      lua_KContext ctx);
+/* The future that a parked job waits for, for ever; NULL: anything else. */
+const lml_future *lml_awaited_future(const lml_await *a);
+/* Refuses a wait for ever for a job that waits for the running one. See forever.c. */
+void lml_check_cycle(lua_State *L, lml_state *S, const lml_future *u);
 /* The job lets others run. k must call lml_await_end. Job only. */
 int lml_yield_turn(lua_State *L, lml_state *S, lua_KFunction k, lua_KContext ctx);
 
@@ -86,12 +91,12 @@ int lml_yield_turn(lua_State *L, lml_state *S, lua_KFunction k, lua_KContext ctx
 
 /* A future's handle. A job that was spawned on this loop keeps its future right
 ** here, unshared, until the handle crosses to another state. */
-typedef struct lml_future {
+struct lml_future {
   lml_handle handle; /* &local.object, or a shared future's object */
   lml_job *job;      /* the local job that will settle it; NULL after that */
   int values;        /* results kept in the user value; -1: not read here yet */
   mli_future local;
-} lml_future;
+};
 
 /* The size of a handle that has no local future. */
 #define LML_SHARED_FUTURE_SIZE offsetof(lml_future, local)
@@ -327,6 +332,8 @@ void lml_inbox_attach(lml_inbox *inbox, mli_loop *loop); /* NULL: sync again */
 void lml_inbox_own(lml_inbox *inbox, lml_state *S);
 void lml_inbox_close(lml_inbox *inbox);
 mli_parker *lml_inbox_parker(lml_inbox *inbox);
+/* Whether anybody but its state may post to it, or has. */
+bool lml_inbox_is_known(lml_inbox *inbox);
 
 /* ---- scopes (scope.c) ---- */
 
@@ -338,6 +345,8 @@ void lml_scope_push_error(lua_State *L, lml_scope *scope);
 ** and tells whether one of them is cancelled. */
 uint64_t lml_scope_deadline(lml_scope *innermost);
 bool lml_scope_expire(lml_scope *innermost);
+/* Whether its own time limit or that of a scope that it is in will cancel it. */
+bool lml_job_is_bounded(const lml_job *job);
 /* The job ends: its scopes are left. */
 void lml_scopes_leave(lml_job *job);
 /* The same for the thread outside of jobs: a worker's task ends. */

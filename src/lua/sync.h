@@ -27,6 +27,11 @@ uint64_t lml_check_whole(lua_State *L, int arg, lua_Integer least, const char *w
 ** cancelled: then it goes the long way, where lml_await_begin looks closely. */
 bool lml_may_be_cancelled(const lml_state *S);
 
+/* Before a wait that would begin now: refuses one that could never end, for the waiter
+** holds all `own` references to the object and nothing else can run. See forever.c. */
+void lml_check_hope(lua_State *L, lml_state *S, uint64_t deadline, const mli_object *object,
+                    unsigned own, const char *what);
+
 /* A place in a primitive's queue: the memory of one wait. */
 typedef struct lml_queued {
   mli_waiter waiter;
