@@ -127,7 +127,7 @@ static int b_wait(lua_State *L) {
   lml_state *S = lml_upstate(L);
   mli_barrier *b = check_barrier(L, S);
   uint64_t deadline = lml_check_deadline(L, 2);
-  if (b->parties > 1 && !lml_may_be_cancelled(S)) {
+  if (b->parties > 1 && !lml_may_be_cancelled(S) && !mli_barrier_is_broken(b)) {
     const lml_handle *handle = lua_touserdata(L, 1);
     lml_check_hope(L, S, deadline, handle->object, 1, "barrier wait");
   }
