@@ -3,8 +3,10 @@
 
 #include <string.h>
 
-#define BITS 6
-#define MASK (MLI_WHEEL_SLOTS - 1)
+#define NEAR_BITS 12
+#define FAR_BITS 6
+#define NEAR_MASK (MLI_WHEEL_NEAR - 1)
+#define FAR_MASK (MLI_WHEEL_FAR - 1)
 #define LAST_TICK (UINT64_MAX >> MLI_TICK_BITS) /* for MLI_FOREVER: the year 2554 */
 
 void mli_wheel_init(mli_wheel *wheel, uint64_t now_ns) {
@@ -13,15 +15,28 @@ void mli_wheel_init(mli_wheel *wheel, uint64_t now_ns) {
   for (unsigned i = 0; i <= MLI_WHEEL_DUE; i++) wheel->slots[i].last = &wheel->slots[i].first;
 }
 
+static inline unsigned lowest(uint64_t bits) { return (unsigned)__builtin_ctzll(bits); }
+
+/* Notes whether the slot holds timers. */
+static void mark(mli_wheel *wheel, unsigned index, bool occupied) {
+  if (index == MLI_WHEEL_DUE) return;
+  uint64_t *word = index < MLI_WHEEL_NEAR ? &wheel->near[index / 64]
+                                          : &wheel->far[(index - MLI_WHEEL_NEAR) / 64];
+  uint64_t bit = UINT64_C(1) << (index % 64);
+  *word = occupied ? *word | bit : *word & ~bit;
+  if (index >= MLI_WHEEL_NEAR) return;
+  bit = UINT64_C(1) << (index / 64);
+  wheel->near_set = *word ? wheel->near_set | bit : wheel->near_set & ~bit;
+}
+
 static void append(mli_wheel *wheel, mli_timer *t, unsigned index) {
   struct mli_wheel_slot *slot = &wheel->slots[index];
+  if (!slot->first) mark(wheel, index, true);
   t->slot = (uint16_t)index;
   t->next = NULL;
   t->link = slot->last;
   *slot->last = t;
   slot->last = &t->next;
-  if (index < MLI_WHEEL_DUE)
-    wheel->occupied[index / MLI_WHEEL_SLOTS] |= UINT64_C(1) << (index & MASK);
 }
 
 static void detach(mli_wheel *wheel, mli_timer *t) {
@@ -32,20 +47,27 @@ static void detach(mli_wheel *wheel, mli_timer *t) {
   else
     slot->last = t->link;
   t->link = NULL;
-  if (!slot->first && t->slot < MLI_WHEEL_DUE)
-    wheel->occupied[t->slot / MLI_WHEEL_SLOTS] &= ~(UINT64_C(1) << (t->slot & MASK));
+  if (!slot->first) mark(wheel, t->slot, false);
 }
 
-/* The level is that of the highest group of six bits in which the expiry
-** differs from now; the slot is that group's value in the expiry. */
+/* The ticks of a level's slot, as a shift. */
+static inline unsigned level_shift(unsigned level) {
+  return level == 0 ? 0 : NEAR_BITS + FAR_BITS * (level - 1);
+}
+
+/* The level is that of the highest group of bits in which the expiry differs from
+** now; the slot is that group's value in the expiry. */
 static void hang(mli_wheel *wheel, mli_timer *t) {
-  uint64_t tick = t->tick;
+  uint64_t tick = t->tick, differ = tick ^ wheel->now;
   if (tick <= wheel->now) {
     append(wheel, t, MLI_WHEEL_DUE);
-    return;
+  } else if (differ < MLI_WHEEL_NEAR) {
+    append(wheel, t, (unsigned)tick & NEAR_MASK);
+  } else {
+    unsigned level = (63 - (unsigned)__builtin_clzll(differ) - NEAR_BITS) / FAR_BITS + 1;
+    unsigned slot = (unsigned)(tick >> level_shift(level)) & FAR_MASK;
+    append(wheel, t, MLI_WHEEL_NEAR + (level - 1) * MLI_WHEEL_FAR + slot);
   }
-  unsigned level = (63 - (unsigned)__builtin_clzll(tick ^ wheel->now)) / BITS;
-  append(wheel, t, level * MLI_WHEEL_SLOTS + ((unsigned)(tick >> (BITS * level)) & MASK));
 }
 
 void mli_timer_add(mli_wheel *wheel, mli_timer *t, uint64_t deadline_ns) {
@@ -63,16 +85,37 @@ bool mli_timer_remove(mli_wheel *wheel, mli_timer *t) {
   return true;
 }
 
+/* The bits above bit `at`. */
+static inline uint64_t above(uint64_t bits, unsigned at) {
+  return bits & ~((UINT64_C(2) << at) - 1);
+}
+
+static bool next_near(const mli_wheel *wheel, unsigned *slot) {
+  unsigned at = (unsigned)wheel->now & NEAR_MASK, word = at / 64;
+  uint64_t later = above(wheel->near[word], at % 64);
+  if (!later) {
+    uint64_t words = above(wheel->near_set, word);
+    if (!words) return false;
+    word = lowest(words);
+    later = wheel->near[word];
+  }
+  *slot = word * 64 + lowest(later);
+  return true;
+}
+
 /* The first occupied slot after now: its index, and the tick it starts at. */
 static bool next_slot(const mli_wheel *wheel, unsigned *index, uint64_t *start) {
-  for (unsigned level = 0; level < MLI_WHEEL_LEVELS; level++) {
-    unsigned at = (unsigned)(wheel->now >> (BITS * level)) & MASK;
-    uint64_t later = wheel->occupied[level] & ~((UINT64_C(2) << at) - 1);
+  if (next_near(wheel, index)) {
+    *start = (wheel->now & ~(uint64_t)NEAR_MASK) | *index;
+    return true;
+  }
+  for (unsigned level = 1; level <= MLI_WHEEL_LEVELS; level++) {
+    unsigned shift = level_shift(level), at = (unsigned)(wheel->now >> shift) & FAR_MASK;
+    uint64_t later = above(wheel->far[level - 1], at);
     if (!later) continue;
-    unsigned slot = (unsigned)__builtin_ctzll(later);
-    uint64_t base = wheel->now >> (BITS * (level + 1)) << (BITS * (level + 1));
-    *index = level * MLI_WHEEL_SLOTS + slot;
-    *start = base | (uint64_t)slot << (BITS * level);
+    unsigned slot = lowest(later);
+    *index = MLI_WHEEL_NEAR + (level - 1) * MLI_WHEEL_FAR + slot;
+    *start = wheel->now >> (shift + FAR_BITS) << (shift + FAR_BITS) | (uint64_t)slot << shift;
     return true;
   }
   return false;
@@ -91,7 +134,7 @@ static void unpack(mli_wheel *wheel, unsigned index) {
   mli_timer *t = slot->first;
   slot->first = NULL;
   slot->last = &slot->first;
-  wheel->occupied[index / MLI_WHEEL_SLOTS] &= ~(UINT64_C(1) << (index & MASK));
+  mark(wheel, index, false);
   for (mli_timer *next; t; t = next) {
     next = t->next;
     if (next) __builtin_prefetch(next->next);

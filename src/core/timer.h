@@ -14,22 +14,24 @@ struct mli_timer {
   mli_timer *next, **link; /* link is NULL while the timer is stopped */
   void (*fire)(mli_timer *timer);
   uint64_t tick : 48; /* when it fires, in ticks */
-  uint64_t slot : 16; /* where it hangs: level * 64 + slot, or MLI_WHEEL_DUE */
+  uint64_t slot : 16; /* where it hangs */
 };
 
 #define MLI_TICK_BITS 18
 #define MLI_TICK (UINT64_C(1) << MLI_TICK_BITS) /* ns */
-#define MLI_WHEEL_LEVELS 8
-#define MLI_WHEEL_SLOTS 64
+/* Level 0 has a slot for each tick of the next second, where nearly all timers are: they
+** are hung once and fired from there. A slot of level n spans 4096 * 64^(n-1) ticks; the
+** wheel as a whole more than a deadline can hold. The last slot holds what is due. Each
+** is a queue: timers of one tick fire in the order in which they were started. */
+#define MLI_WHEEL_NEAR 4096 /* slots of level 0, */
+#define MLI_WHEEL_FAR 64    /* and of each level above it */
+#define MLI_WHEEL_LEVELS 6  /* above it */
+#define MLI_WHEEL_DUE (MLI_WHEEL_NEAR + MLI_WHEEL_LEVELS * MLI_WHEEL_FAR)
 
-#define MLI_WHEEL_DUE (MLI_WHEEL_LEVELS * MLI_WHEEL_SLOTS)
-
-/* A slot of level n spans 64^n ticks; the wheel as a whole more than a deadline can
-** hold. The last slot holds what is due. Each is a queue: timers of one tick fire in
-** the order in which they were started. */
 typedef struct mli_wheel {
-  uint64_t now; /* the tick that has been reached */
-  uint64_t occupied[MLI_WHEEL_LEVELS];
+  uint64_t now;                                              /* the tick that has been reached */
+  uint64_t near_set;                                         /* bit n: near[n] is not 0 */
+  uint64_t near[MLI_WHEEL_NEAR / 64], far[MLI_WHEEL_LEVELS]; /* which slots hold timers */
   struct mli_wheel_slot {
     mli_timer *first, **last;
   } slots[MLI_WHEEL_DUE + 1];
