@@ -36,6 +36,52 @@ describe("gather", function()
     assert.equal(3, n)
   end)
 
+  it("takes all kinds of jobs, and says where they were spawned", function()
+    local results, place = ml.run(function()
+      local results = ml.gather{
+        ml.job{ function(...) return select("#", ...), ... end, 1, nil, n = 3 },
+        "string:rep",
+        coroutine.create(function() return "coroutine" end),
+        function() end,
+        function() return nil, "second" end,
+        function() return ml.jobs()[1].submitted_at end,
+        ml.spawn(function() return "future" end),
+        return_errors = true,
+      }
+      return results, debug.getinfo(1, "l").currentline - 2
+    end)
+    assert.same({ 2, nil, "coroutine", nil, nil, results[6], "future" }, results)
+    assert.matches(":%d+$", results[6])
+    assert.is_true(math.tointeger(results[6]:match "%d+$") <= place)
+  end)
+
+  it("takes a list whose metamethods wait", function()
+    local list = setmetatable({}, {
+      __len = function() return 2 end,
+      __index = function(_, i) ml.sleep(0.001) return function() return i * 10 end end,
+    })
+    assert.same({ 10, 20 }, ml.run(function() return (ml.gather(list)) end))
+  end)
+
+  it("gives the values of a long list, some of them not there", function()
+    local sum, count = 0, 0
+    local results = ml.run(function()
+      local list = {}
+      for i = 1, 1000 do
+        list[i] = function()
+          if i % 10 == 0 then ml.checkpoint() end
+          if i % 3 ~= 0 then return i, "second" end
+        end
+      end
+      return (ml.gather(list))
+    end)
+    for i, value in pairs(results) do
+      assert(i == value and i % 3 ~= 0)
+      sum, count = sum + value, count + 1
+    end
+    assert.same({ 500500 - 3 * 333 * 334 // 2, 667 }, { sum, count })
+  end)
+
   it("raises the first failure and cancels the rest, after their clean-up", function()
     local cleaned, others = 0, {}
     local err = ml.run(function()

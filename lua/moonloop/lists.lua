@@ -94,10 +94,9 @@ end
 function lists.gather(list)
   check_list("gather", list)
   core.check_wait "gather"
-  local futures = futures_of("gather", list, core.spawn)
-  local count, set = #futures, core.waitset()
-  local add = set.add
-  for i = 1, count do add(set, futures[i]) end
+  local plain = getmetatable(list) == nil -- another kind of list may wait in its metamethods
+  local futures = plain and core.start_all(list) or futures_of("gather", list, core.spawn)
+  local count, set = #futures, core.waitset(futures)
   local guard <close> = stop_at_exit(futures)
   local results, errors = {}, {}
   if list.return_errors then
@@ -114,8 +113,8 @@ function lists.gather(list)
     if future:exception() ~= nil then return future:result() end
   end
   guard[1] = {} -- all have ended
-  for i = 1, count do results[i] = (futures[i]:result()) end
-  return results, errors
+  set:close()
+  return core.first_values(futures), errors
 end
 
 local WHEN = { all = true, first = true, first_error = true }

@@ -797,8 +797,9 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
   task->context = lml_context_encode(L, S);
   task->payload = lml_encode(L, SUBMIT_JOB, n, LML_JOB);
   task->timeout = timeout;
-  uint32_t chunk = lml_place(L, S, &task->line);
-  if (chunk) task->chunk = mli_retain(S->chunks[chunk - 1].name);
+  lml_place place = lml_place_of(L, S);
+  task->line = place.line;
+  if (place.chunk) task->chunk = mli_retain(S->chunks[place.chunk - 1].name);
   const char *name = lua_type(L, SUBMIT_NAME) == LUA_TSTRING  ? lua_tostring(L, SUBMIT_NAME)
                      : lua_type(L, SUBMIT_JOB) == LUA_TSTRING ? lua_tostring(L, SUBMIT_JOB)
                                                               : NULL;
@@ -1001,10 +1002,11 @@ static void push_job(lua_State *L, lml_state *S, lml_job *job) {
       lua_setfield(L, -2, "parent");
       break;
     }
-  uint32_t line = job->task ? job->task->line : job->line;
+  uint32_t line = job->task ? job->task->line : job->place.line;
   if (line) {
-    lua_pushfstring(
-      L, "%s:%d", job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->chunk), (int)line);
+    lua_pushfstring(L, "%s:%d",
+                    job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->place.chunk),
+                    (int)line);
     lua_setfield(L, -2, "submitted_at");
   }
   if (job->co && job->started) {

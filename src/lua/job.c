@@ -192,15 +192,14 @@ static const char place_key; /* registry: the function of S->place_function, kep
 
 /* The chunk of the function that submits is looked up once in a row: to ask Lua for a
 ** name costs more than all the rest. */
-uint32_t lml_place(lua_State *L, lml_state *S, uint32_t *line) {
+lml_place lml_place_of(lua_State *L, lml_state *S) {
   lua_Debug ar;
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "lf", &ar);
     const void *function = lua_topointer(L, -1);
     if (function == S->place_function) {
       lua_pop(L, 1);
-      *line = (uint32_t)ar.currentline;
-      return S->place_chunk;
+      return (lml_place){ S->place_chunk, (uint32_t)ar.currentline };
     }
     lua_getinfo(L, "S", &ar);
     if (ar.currentline <= 0 || strncmp(ar.source, "@moonloop/", 10) == 0) {
@@ -216,10 +215,9 @@ uint32_t lml_place(lua_State *L, lml_state *S, uint32_t *line) {
     if (!chunk) chunk = keep_chunk(S, &ar);
     S->place_function = function;
     S->place_chunk = chunk;
-    *line = (uint32_t)ar.currentline;
-    return chunk;
+    return (lml_place){ chunk, (uint32_t)ar.currentline };
   }
-  return 0;
+  return (lml_place){ 0, 0 };
 }
 
 void lml_chunks_free(lml_state *S) {
@@ -276,10 +274,10 @@ static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
   luaL_addstring(&b, lua_tostring(L, frames));
   if (job) {
     append(&b, "\nin ", lml_job_title(job, name, sizeof name));
-    uint32_t at = job->task ? job->task->line : job->line;
+    uint32_t at = job->task ? job->task->line : job->place.line;
     if (at) {
       append(&b, job->task ? ", submitted at " : ", spawned at ",
-             job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->chunk));
+             job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->place.chunk));
       snprintf(line, sizeof line, ":%u", at);
       luaL_addstring(&b, line);
     }
@@ -469,7 +467,7 @@ static const char base_key, task_base_key;
 
 /* ---- making jobs ---- */
 
-lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs) {
+lml_job *lml_job_spawn_at(lua_State *L, lml_state *S, int nargs, lml_place place) {
   lml_coroutine c = coroutine_get(L, S);
   lml_future *u = lua_newuserdatauv(L, sizeof *u, 1);
   mli_future_init(&u->local, &mli_future_type, false);
@@ -488,7 +486,7 @@ lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs) {
   job->fut = u;
   job->co = c.co;
   job->slot = c.slot;
-  job->chunk = lml_place(L, S, &job->line);
+  job->place = place;
   job->context = lml_context_share(L, S);
   /* L: f, args..., future. The coroutine: base, future, f, args... */
   lua_rawgetp(L, LUA_REGISTRYINDEX, &base_key);
@@ -499,6 +497,10 @@ lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs) {
   mli_count(&S->count->submitted, 1);
   lml_job_ready(job);
   return job;
+}
+
+lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs) {
+  return lml_job_spawn_at(L, S, nargs, lml_place_of(L, S));
 }
 
 static void on_timeout(mli_timer *timer) {
@@ -858,17 +860,19 @@ bool lml_turn(lml_state *S) {
 
 static const char spawn_other_key; /* registry: what spawns all but functions */
 
-/* ml.spawn(job, ...): a job on this loop. Whatever is not a function on a loop is
-** the front door's to take apart. */
+void lml_spawn_other(lua_State *L, int n) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &spawn_other_key);
+  lua_insert(L, -n - 1);
+  lua_call(L, n, 1);
+}
+
+/* ml.spawn(job, ...): a job on this loop. */
 static int l_spawn(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  if (mli_likely(S->loop && lua_isfunction(L, 1))) {
+  if (mli_likely(S->loop && lua_isfunction(L, 1)))
     lml_job_spawn(L, S, lua_gettop(L) - 1);
-    return 1;
-  }
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &spawn_other_key);
-  lua_insert(L, 1);
-  lua_call(L, lua_gettop(L) - 1, 1);
+  else
+    lml_spawn_other(L, lua_gettop(L));
   return 1;
 }
 

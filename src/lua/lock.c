@@ -29,7 +29,7 @@ struct lml_lock { /* [A] atomic  [O] the owner's thread */
   mli_sem sem;
   _Atomic(lml_state *) state;    /* [A] the owner's; NULL: nobody's, or just granted */
   _Atomic(uint64_t) owner;       /* [A] its job, or 0: the thread */
-  uint32_t chunk, line;          /* [O] where a job acquired it: see lml_chunk_name */
+  lml_place place;               /* [O] where a job acquired it */
   struct lml_lock *next, **link; /* [O] in its owner's list, with a reference */
 };
 
@@ -99,7 +99,7 @@ static void own(lml_state *S, lml_lock *lock) {
   atomic_store_explicit(&lock->owner, caller(S), memory_order_relaxed);
   atomic_store_explicit(&lock->state, S, memory_order_relaxed);
   mli_object_retain(&lock->object);
-  lock->line = 0;
+  lock->place.line = 0;
   lock->next = *list;
   lock->link = list;
   if (lock->next) lock->next->link = &lock->next;
@@ -110,7 +110,7 @@ static void own(lml_state *S, lml_lock *lock) {
 ** where it was. */
 static int acquired(lua_State *L, lml_state *S, lml_lock *lock) {
   own(S, lock);
-  if (S->current) lock->chunk = lml_place(L, S, &lock->line);
+  if (S->current) lock->place = lml_place_of(L, S);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -344,15 +344,15 @@ static int c_tostring(lua_State *L) {
 
 typedef struct ended {
   lml_job *job;
-  uint32_t chunk, line; /* where it acquired the lock, which may be another's by now */
+  lml_place place; /* where it acquired the lock, which may be another's by now */
 } ended;
 
 static int report_end(lua_State *L) {
   const ended *e = lua_touserdata(L, 1);
   lml_state *S = e->job->S;
   char title[MLI_NAME_MAX + 8], name[64];
-  if (e->line)
-    lua_pushfstring(L, " acquired at %s:%d", lml_chunk_name(S, e->chunk), (int)e->line);
+  if (e->place.line)
+    lua_pushfstring(L, " acquired at %s:%d", lml_chunk_name(S, e->place.chunk), (int)e->place.line);
   else
     lua_pushliteral(L, "");
   lua_pushfstring(L, "%s ended holding a lock%s, which was released",
@@ -363,7 +363,7 @@ static int report_end(lua_State *L) {
 
 void lml_locks_end(lua_State *L, lml_job *job) {
   while (job->locks) {
-    ended e = { job, job->locks->chunk, job->locks->line };
+    ended e = { job, job->locks->place };
     give_back(job->locks);
     if (!lua_checkstack(L, 2)) continue;
     lua_pushcfunction(L, report_end);

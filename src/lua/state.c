@@ -179,6 +179,7 @@ static void open_core(lua_State *L) {
   lml_job_open(L);
   lml_await_open(L);
   lml_waitset_open(L);
+  lml_gather_open(L);
   lml_executor_open(L);
   lml_run_open(L);
   lml_promise_open(L);

@@ -122,6 +122,11 @@ struct lml_scope {
   lml_generator *open; /* made in it: see left.c */
 };
 
+/* Where a job was submitted. */
+typedef struct lml_place {
+  uint32_t chunk, line; /* the number of the chunk in S->chunks, from 1; 0: unknown */
+} lml_place;
+
 /* What few jobs have. */
 typedef struct lml_info {
   char *name;
@@ -153,7 +158,7 @@ struct lml_job {
   uint32_t id, parent;    /* parent: the spawning job's id, or 0 */
   uint32_t home;          /* the id of the main job of the `run` it belongs to, or 0 */
   unsigned slot;          /* where `co` is anchored */
-  uint32_t chunk, line;   /* where it was spawned: see lml_chunk_name */
+  lml_place place;        /* where it was spawned */
   int context;            /* registry reference of its context variables, or LUA_NOREF */
   bool ready, kill, started, failed;
   lml_await await;
@@ -162,6 +167,11 @@ struct lml_job {
 /* Spawns the function and `nargs` arguments on top of the stack of L as a job of
 ** this state's loop; pops them and pushes the future. Raises on lack of memory. */
 lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs);
+/* The same with the place of the caller at hand. */
+lml_job *lml_job_spawn_at(lua_State *L, lml_state *S, int nargs, lml_place place);
+/* Spawns, or without a loop submits, what is no plain function: the n values on top are
+** what ml.spawn was given. Pops them and pushes the future. Raises for what is no job. */
+void lml_spawn_other(lua_State *L, int n);
 void lml_job_ready(lml_job *job);
 /* Cancels it: see "cancel" in job.c. The job's thread only. */
 void lml_job_cancel(lml_job *job);
@@ -190,9 +200,8 @@ void lml_task_start(lml_state *S, mli_task *task);
 void lml_task_drop(lml_state *S, mli_task *task); /* it was cancelled in the queue */
 /* Describes the caller of the running C function: "file.lua:12". */
 void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line);
-/* The same for the caller of the running function, cheaply: the number of the chunk in
-** S->chunks, from 1; 0: unknown. */
-uint32_t lml_place(lua_State *L, lml_state *S, uint32_t *line);
+/* The same for the caller of the running function, cheaply. */
+lml_place lml_place_of(lua_State *L, lml_state *S);
 void lml_chunks_free(lml_state *S);
 /* Notes a traceback for the error on top of the stack, to begin that of the caller if
 ** the error goes on through it. Takes over `text` (from malloc; NULL: none). */
@@ -399,6 +408,7 @@ void lml_future_open(lua_State *L); /* each leaves its functions in the table on
 void lml_job_open(lua_State *L);
 void lml_await_open(lua_State *L);
 void lml_waitset_open(lua_State *L);
+void lml_gather_open(lua_State *L);
 void lml_executor_open(lua_State *L);
 void lml_run_open(lua_State *L);
 void lml_error_open(lua_State *L);

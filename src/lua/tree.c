@@ -76,7 +76,7 @@ static void print_job(FILE *out, lml_job *job, unsigned depth) {
   if (job->task)
     print_place(out, "submitted at", mli_task_chunk(job->task), job->task->line);
   else
-    print_place(out, "spawned at", lml_chunk_name(S, job->chunk), job->line);
+    print_place(out, "spawned at", lml_chunk_name(S, job->place.chunk), job->place.line);
   fputc('\n', out);
 }
 
