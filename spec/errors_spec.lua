@@ -60,6 +60,40 @@ describe("an error", function()
     assert.matches("errors_spec%.lua:" .. line .. ": attempt to index a nil value", err)
   end)
 
+  it("keeps its traceback on its way out of scopes", function()
+    local line
+    local function inner()
+      line = here() + 1
+      error("boom", 0)
+    end
+    local function outer() ml.timeout(h.TIMEOUT, function() inner() return 1 end) end
+    local future = ml.run(function()
+      local future = ml.spawn(function() ml.shield(outer) end)
+      future:wait()
+      return future
+    end)
+    assert.matches("errors_spec%.lua:" .. line .. ":", future:traceback())
+  end)
+
+  it("raised anew with a text that was caught before has its own traceback", function()
+    local first, second
+    local future = ml.run(function()
+      local future = ml.spawn(function()
+        local ok, err = pcall(ml.timeout, h.TIMEOUT, function()
+          first = here() + 1
+          error("boom", 0)
+        end)
+        assert(not ok and err == "boom")
+        second = here() + 1
+        error("boom", 0)
+      end)
+      future:wait()
+      return future
+    end)
+    assert.matches("errors_spec%.lua:" .. second .. ":", future:traceback())
+    assert.not_matches("errors_spec%.lua:" .. first .. ":", future:traceback())
+  end)
+
   it("of a stack overflow fails the job, and the loop goes on", function()
     local function endless() return 1 + endless() end
     local _, err = ex:submit(endless):wait(h.TIMEOUT)
@@ -96,8 +130,8 @@ describe("an error", function()
       end)
       local ok, err = future:wait(20)
       print(ok, (tostring(err):find "memory" ~= nil))
-      print(ex:shutdown{ cancel = true, timeout = 20 })
-    ]], { memory = 300000, seconds = 60 })
+      print(ex:shutdown{ cancel = true, timeout = 60 }) -- it collects garbage again and again
+    ]], { memory = 300000, seconds = 100 })
     assert.matches("^nil\ttrue\n", out)
     assert.matches("\ntrue\n$", out)
     assert.is_nil(out:find "\nok\n") -- what is reported meanwhile is that memory ran out

@@ -68,6 +68,10 @@ static void job_free(lml_job *job) {
   lml_left_drop(&job->root.open); /* of one that was stopped */
   if (mli_unlikely(job->locks != NULL)) lml_locks_end(S->from, job);
   if (job->info && S->loop) mli_loop_timer_stop(S->loop, &job->info->deadline);
+  if (job->info) {
+    luaL_unref(S->L, LUA_REGISTRYINDEX, job->info->traced);
+    luaL_unref(S->L, LUA_REGISTRYINDEX, job->info->joined_error);
+  }
   info_free(job->info);
   luaL_unref(S->L, LUA_REGISTRYINDEX, job->root.error);
   luaL_unref(S->L, LUA_REGISTRYINDEX, job->context);
@@ -88,7 +92,10 @@ void lml_jobs_forget(lml_state *S) {
 }
 
 lml_info *lml_job_info(lml_job *job) {
-  if (!job->info && (job->info = calloc(1, sizeof *job->info))) job->info->job = job;
+  if (!job->info && (job->info = calloc(1, sizeof *job->info))) {
+    job->info->job = job;
+    job->info->traced = job->info->joined_error = LUA_NOREF;
+  }
   return job->info;
 }
 
@@ -254,6 +261,36 @@ static void append(luaL_Buffer *b, const char *label, const char *text) {
   luaL_addstring(b, text);
 }
 
+/* Keeps an error value, to know it again: its address alone might be another's by then. */
+static void note(lua_State *L, int *ref, int index) {
+  lua_pushvalue(L, index);
+  luaL_unref(L, LUA_REGISTRYINDEX, *ref);
+  *ref = LUA_NOREF;
+  *ref = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static bool is_noted(lua_State *L, int ref, int index) {
+  if (ref == LUA_NOREF) return false;
+  index = lua_absindex(L, index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+  bool same = lua_rawequal(L, -1, index);
+  lua_pop(L, 1);
+  return same;
+}
+
+/* Is the error at 1 the one whose traceback was noted, on its way out? The same text may
+** be raised anew: of it only what a function of ours passes on is the same error. */
+static bool raised_again(lua_State *L, const lml_info *info) {
+  lua_Debug ar;
+  if (!info || !info->traceback || !is_noted(L, info->traced, 1)) return false;
+  if (lua_type(L, 1) == LUA_TTABLE || lua_type(L, 1) == LUA_TUSERDATA) return true;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "S", &ar);
+    if (*ar.what != 'C') return strncmp(ar.source, "@moonloop/", 10) == 0;
+  }
+  return false;
+}
+
 /* Pushes the traceback of a failure in L: its own frames, then the line that
 ** submitted the job; before them the traceback of the job whose error this is. */
 static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
@@ -264,10 +301,11 @@ static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
   lua_pushstring(L, luaL_gsub(L, lua_tostring(L, -1), "\n\t[C]: in ?", ""));
   int frames = lua_gettop(L);
   const char *joined = job ? job->info ? job->info->joined : NULL : S->joined;
-  const void *joined_error = job ? job->info ? job->info->joined_error : NULL : S->joined_error;
+  int joined_error = !joined ? LUA_NOREF : job ? job->info->joined_error : S->joined_error;
+  bool same = is_noted(L, joined_error, value);
   luaL_Buffer b;
   luaL_buffinit(L, &b);
-  if (joined && joined_error == lua_topointer(L, value)) {
+  if (same) {
     luaL_addstring(&b, joined);
     luaL_addstring(&b, "\n");
   }
@@ -287,7 +325,7 @@ static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
 
 void lml_join(lua_State *L, lml_state *S, char *text) {
   char **joined = &S->joined;
-  const void **error = &S->joined_error;
+  int *error = &S->joined_error;
   if (S->current) {
     lml_info *info = lml_job_info(S->current);
     if (!info) {
@@ -299,7 +337,7 @@ void lml_join(lua_State *L, lml_state *S, char *text) {
   }
   free(*joined);
   *joined = text;
-  *error = lua_topointer(L, -1);
+  note(L, error, -1);
 }
 
 static bool is_own_cancel(lua_State *L, const lml_job *job, int error) {
@@ -320,10 +358,8 @@ int lml_message_handler(lua_State *L) {
     lml_error_push(L, "nil_error", "%serror(nil) was called", lua_tostring(L, 1));
     lua_remove(L, 1);
   }
-  const void *error = lua_topointer(L, 1);
-  if (job && is_own_cancel(L, job, 1)) return 1; /* no failure */
-  if (job && job->info && job->info->traceback && error && job->info->traced == error)
-    return 1; /* raised again: what was noted then says more */
+  if (job && is_own_cancel(L, job, 1)) return 1;   /* no failure */
+  if (job && raised_again(L, job->info)) return 1; /* what was noted then says more */
   push_traceback(L, S, job);
   const char *text = lua_tostring(L, -1);
   if (job) {
@@ -331,7 +367,7 @@ int lml_message_handler(lua_State *L) {
     if (info) {
       free(info->traceback);
       info->traceback = strdup(text);
-      info->traced = error;
+      note(L, &info->traced, 1);
     }
   } else {
     free(S->joined);

@@ -113,7 +113,7 @@ lml_state *lml_state_open(lua_State *L) {
   S->ready_last = &S->ready;
   S->deferred_last = &S->deferred;
   S->count = &S->counts;
-  S->task_error = LUA_NOREF;
+  S->task_error = S->joined_error = LUA_NOREF;
   S->context = LUA_NOREF;
   S->handler_version = 0;
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);

@@ -130,12 +130,12 @@ typedef struct lml_place {
 /* What few jobs have. */
 typedef struct lml_info {
   char *name;
-  char *traceback;          /* of the failure */
-  const void *traced;       /* that error's identity */
-  char *joined;             /* traceback of the job or coroutine whose error was raised here last */
-  const void *joined_error; /* that error's identity */
-  mli_timer deadline;       /* of `timeout=` */
-  lml_feed *feed;           /* it is the body of a generator; holds a reference */
+  char *traceback;    /* of the failure */
+  int traced;         /* registry reference of that error, or LUA_NOREF */
+  char *joined;       /* traceback of the job or coroutine whose error was raised here last */
+  int joined_error;   /* registry reference of that error, or LUA_NOREF */
+  mli_timer deadline; /* of `timeout=` */
+  lml_feed *feed;     /* it is the body of a generator; holds a reference */
   lml_job *job;
 } lml_info;
 
@@ -290,7 +290,7 @@ struct lml_state {
   unsigned tidy_cycles;          /* still to do */
   bool stirred;                  /* jobs ran since the timer was set */
   char *joined;                  /* as in lml_info, for a sync state */
-  const void *joined_error;
+  int joined_error;
   /* Handles. */
   struct lml_type {
     const mli_type *type;
