@@ -982,7 +982,8 @@ static int l_stats(lua_State *L) {
 
 static void push_seconds(lua_State *L, uint64_t ns) { lua_pushnumber(L, (lua_Number)ns / 1e9); }
 
-static void push_job(lua_State *L, lml_state *S, lml_job *job) {
+/* `names` is where the table of names is, by id. */
+static void push_job(lua_State *L, lml_state *S, lml_job *job, int names) {
   char name[64];
   lua_createtable(L, 0, 8);
   lua_pushstring(L, lml_job_name(job, name, sizeof name));
@@ -995,13 +996,10 @@ static void push_job(lua_State *L, lml_state *S, lml_job *job) {
     push_seconds(L, job->await.since);
     lua_setfield(L, -2, "since");
   }
-  for (lml_job *j = S->jobs; j && job->parent; j = j->next)
-    if (j->id == job->parent) {
-      char parent[64];
-      lua_pushstring(L, lml_job_name(j, parent, sizeof parent));
-      lua_setfield(L, -2, "parent");
-      break;
-    }
+  if (job->parent) {
+    lua_rawgeti(L, names, job->parent); /* nil: it has ended */
+    lua_setfield(L, -2, "parent");
+  }
   uint32_t line = job->task ? job->task->line : job->place.line;
   if (line) {
     lua_pushfstring(L, "%s:%d",
@@ -1018,10 +1016,17 @@ static void push_job(lua_State *L, lml_state *S, lml_job *job) {
 
 /* Pushes the list of the state's jobs. */
 static int push_jobs(lua_State *L, lml_state *S) {
+  char name[64];
+  lua_newtable(L);
+  int names = lua_gettop(L);
+  for (lml_job *job = S->jobs; job; job = job->next) {
+    lua_pushstring(L, lml_job_name(job, name, sizeof name));
+    lua_rawseti(L, names, job->id);
+  }
   lua_newtable(L);
   lua_Integer n = 0;
   for (lml_job *job = S->jobs; job; job = job->next) {
-    push_job(L, S, job);
+    push_job(L, S, job, names);
     lua_rawseti(L, -2, ++n);
   }
   for (mli_node *node = S->deferred; node; node = node->next) {
