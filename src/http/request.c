@@ -165,18 +165,37 @@ bool mli_http_next_field(const char *head, size_t size, size_t *at, const char *
   return false;
 }
 
+/* Can this be "host" or "host:port"? */
+static bool is_authority(const char *p, size_t size) {
+  const char *bracket = memrchr(p, ']', size), *from = bracket ? bracket : p;
+  const char *colon = memchr(from, ':', size - (size_t)(from - p));
+  return !colon || strspn(colon + 1, "0123456789") >= size - (size_t)(colon + 1 - p);
+}
+
+/* What follows the scheme, as far as it may be shown. */
+static const char *find_shown(const char *host, bool has_scheme, size_t *size) {
+  size_t authority = strcspn(host, "/?#");
+  const char *at = memrchr(host, '@', authority);
+  const char *shown = at ? at + 1 : host;
+  authority -= (size_t)(shown - host);
+  if (strchr(shown, '@') && !(has_scheme && is_authority(shown, authority))) {
+    *size = 3; /* a password with a "/" in it looks so, and much else that is no URL */
+    return "***";
+  }
+  *size = strcspn(shown, "?#");
+  return shown;
+}
+
 char *mli_http_masked(const char *url, char *out, size_t size) {
-  const char *scheme = strstr(url, "://");
-  const char *host = scheme ? scheme + 3 : url;
-  const char *path = host + strcspn(host, "/?#");
-  const char *at = memrchr(host, '@', (size_t)(path - host));
-  if (at) host = at + 1;
-  size_t prefix = scheme ? (size_t)(scheme + 3 - url) : 0;
-  size_t rest = (size_t)(path - host) + strcspn(path, "?#");
+  size_t prefix = strcspn(url, ":/?#@"), rest;
+  prefix = strncmp(url + prefix, "://", 3) == 0 ? prefix + 3 : 0;
+  const char *shown = find_shown(url + prefix, prefix > 0, &rest);
   if (prefix > size - 1) prefix = size - 1;
   if (rest > size - 1 - prefix) rest = size - 1 - prefix;
   memcpy(out, url, prefix);
-  memcpy(out + prefix, host, rest);
+  memcpy(out + prefix, shown, rest);
   out[prefix + rest] = 0;
+  for (char *p = out; *p; p++)
+    if ((unsigned char)*p < ' ' || *p == 0x7f) *p = '?';
   return out;
 }

@@ -140,7 +140,8 @@ bool mli_http_next_field(const char *head, size_t size, size_t *at, const char *
                          size_t name_size, mli_http_field *field);
 
 /* The URL as messages may show it, written into `out` of `size` bytes: without
-** user, password, query and fragment. Returns `out`. */
+** user, password, query, fragment and control characters; "***" for what may hold a
+** password that cannot be told from the rest. Returns `out`. */
 char *mli_http_masked(const char *url, char *out, size_t size);
 
 #endif
