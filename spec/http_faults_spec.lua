@@ -215,6 +215,20 @@ describe("an odd answer", function()
     assert.matches("^one%s+two%s+three$", assert(get "folded").headers["X-Folded"])
   end)
 
+  it("that begins with a continuation line continues no other answer", function()
+    ml.run(function()
+      for _ = 1, 20 do
+        assert(get "ok")
+        local res, err = get "folded-first" -- libcurl may take it or not
+        if res then
+          assert.same({ "hello", "5" }, { res.body, res.headers["Content-Length"] })
+        else
+          assert.equal("protocol", err.code)
+        end
+      end
+    end)
+  end)
+
   it("comes after interim ones", function()
     local res = assert(get "interim/20")
     assert.same({ 200, "ok\n" }, { res.status, res.body })

@@ -4,6 +4,7 @@
 
 import gzip
 import os
+import random
 import select
 import socket
 import struct
@@ -149,6 +150,7 @@ answers("bad-gzip", answer(b"this is no gzip", b"Content-Encoding: gzip\r\n"))
 answers("nul-in-header", answer(b"hello", b"X-Nul: a\0b\r\n"))
 answers("no-colon", answer(b"hello", b"X-Odd\r\n: nameless\r\n"))
 answers("folded", answer(b"hello", b"X-Folded: one\r\n two\r\n\tthree\r\n"))
+answers("folded-first", b"HTTP/1.1 200 OK\r\n " + b"x" * 200 + b": y\r\nContent-Length: 5\r\n\r\nhello")
 answers("bare-newlines", b"HTTP/1.1 200 OK\nContent-Length: 5\nX-A: b\n\nhello")
 answers("redirect-bad", answer(b"", b"Location: http://[bad/\r\n", b"302 Found"))
 answers("redirect-file", answer(b"", b"Location: file:///etc/passwd\r\n", b"302 Found"))
@@ -244,6 +246,57 @@ def gzip_bomb(peer, _):
 def keep(peer, n):
     peer.send(answer(b"%d %d\n" % (peer.number, peer.served)))
     return peer.served < int(n or 1)
+
+
+SEEDS = [
+    answer(b"hello", b"Set-Cookie: a=b; Path=/\r\nX-Folded: one\r\n two\r\n"),
+    answer(gzip.compress(b"hello" * 100, mtime=0), b"Content-Encoding: gzip\r\n"),
+    CHUNKED + b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(b"hello", b"Connection: close\r\n"),
+    b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"", b"Location: /ok\r\n", b"302 Found"),
+    b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nuntil the end",
+    b"HTTP/1.1 204 No Content\r\nETag: \"x\"\r\n\r\n",
+    answer(b"[1, 2]", b"Content-Type: application/json; charset=utf-8\r\n", b"404 Not Found"),
+]
+
+
+def mutate(rnd, data):
+    data = bytearray(data)
+    for _ in range(rnd.choice((0, 1, 1, 2, 3, 8))):
+        if not data:
+            break
+        at = rnd.randrange(len(data))
+        to = at + rnd.randrange(min(20, len(data) - at) + 1)
+        what = rnd.randrange(6)
+        if what == 0:
+            data[at] = rnd.randrange(256)
+        elif what == 1:
+            del data[at:to]
+        elif what == 2:
+            data[at:at] = data[at:to] * rnd.choice((1, 2, 50))
+        elif what == 3:
+            data[at:at] = rnd.choice((b"\r\n", b"\n", b"\0", b":", b" ", b"0", b"-1", b"f" * 20,
+                                      b"HTTP/1.1 200 OK\r\n", b"\r\n\r\n", bytes(300)))
+        elif what == 4:
+            del data[to:]
+        else:
+            data[at] ^= 1 << rnd.randrange(8)
+    return bytes(data)
+
+
+# /random/SEED: an answer with a few mistakes, the same for the same seed.
+# /random/SEED/pieces sends it in several.
+@fault("random")
+def anything(peer, argument):
+    seed, _, pieces = argument.partition("/")
+    rnd = random.Random(int(seed))
+    data = mutate(rnd, rnd.choice(SEEDS))
+    while data:
+        n = rnd.choice((1, 10, 100)) if pieces else len(data)
+        peer.send(data[:n])
+        data = data[n:]
+    peer.sock.shutdown(socket.SHUT_WR)  # a close would answer the next request with a reset
+    peer.hold()
 
 
 # Reads the head of an upload and nothing of its body. What is unread stands before the

@@ -60,6 +60,9 @@ static void initialize(void) {
   features.version = curl->version_num;
   features.own_trust = mli_trust_usable();
   features.env_proxy = has_env_proxy();
+  /* Before, a continuation line as a response's first header was added to the last header
+  ** of the handle's response before, whose memory had been freed. */
+  features.reuses = curl->version_num >= 0x080101;
   snprintf(features.encodings, sizeof features.encodings, "deflate, gzip%s%s",
            curl->features & CURL_VERSION_BROTLI ? ", br" : "",
            curl->features & CURL_VERSION_ZSTD ? ", zstd" : "");
@@ -120,7 +123,7 @@ static void detach(mli_http *h) {
   h->address = NULL;
   h->easy = NULL;
   easy->request = NULL;
-  if (e->idle_count >= KEPT_HANDLES) {
+  if (!features.reuses || e->idle_count >= KEPT_HANDLES) {
     free_easy(easy);
     return;
   }

@@ -64,6 +64,7 @@ typedef struct mli_http_features {
   unsigned version;
   bool own_trust;     /* it takes our store of certificates */
   bool env_proxy;     /* the environment names a proxy */
+  bool reuses;        /* a handle may be used again; see initialize */
   char encodings[64]; /* for Accept-Encoding */
 } mli_http_features;
 /* NULL: libcurl could not be initialized. Thread: any. */
