@@ -828,6 +828,7 @@ static void run(lua_State *L, lml_state *S, lml_job *job) {
       mli_future_fail(lml_future_core(job->fut), ML_MEMORY);
       coroutine_put(S, job->co, job->slot);
       job_free(job);
+      S->starved = true;
       return;
     }
   }
@@ -845,6 +846,10 @@ static int turn(lua_State *L) {
     S->turning = job;
     run(L, S, job);
     S->turning = NULL;
+    if (mli_unlikely(S->starved)) { /* a job may take long now: the loop looks around after each */
+      S->starved = false;
+      break;
+    }
     if (n % 32 == 31) {
       uint64_t now = mli_now();
       if (end == 0)

@@ -239,6 +239,7 @@ struct lml_state {
   unsigned closing;   /* coroutines being closed: no wait may begin */
   bool in_wait;       /* the yield under way is a wait's */
   bool in_turn;
+  bool starved;         /* a job of this turn failed for lack of memory */
   lml_job *turning;     /* the job that this turn is about */
   mli_message *outcome; /* of the job that has just ended, when another state wants it */
   lml_job *ready, **ready_last;
