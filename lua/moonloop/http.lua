@@ -8,6 +8,7 @@
 require "moonloop"
 local core = require "moonloop.http.core"
 local stream = require "moonloop.http.stream"
+local websocket = require "moonloop.http.websocket"
 require "moonloop.http.exchange"
 local check = require "moonloop.check"
 local request = require "moonloop.http.request"
@@ -89,6 +90,8 @@ local http = {
   options = verb "options", ---@type moonloop.http.verb
 
   session = Session.new,
+
+  websocket = websocket.open,
 
   -- The metatables: they let responses and sessions cross states.
   Response = core.Response,

@@ -22,6 +22,7 @@ static void request_destroy(mli_object *object) {
   }
   mli_buffer_free(&h->in);
   if (h->session) mli_release(h->session);
+  if (h->upgraded) mli_object_release(h->upgraded);
   mli_op_fini(&h->op);
   free(h);
 }

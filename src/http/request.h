@@ -79,6 +79,7 @@ struct mli_http {
   mli_http *next, **link; /* in flight */
   struct mli_http_easy *easy;
   struct mli_http_address *address;
+  mli_object *upgraded; /* the WebSocket that it opens, until it is taken; or NULL */
   uint64_t started;
   mli_timer timer; /* the end of `timeout` */
   bool head_done;

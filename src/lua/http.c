@@ -73,6 +73,13 @@ static void push_redirects(lua_State *L, const mli_http *h) {
   }
 }
 
+void lml_http_push_headers(lua_State *L, const char *head, size_t size) {
+  lua_createtable(L, 1, 0);
+  lua_pushlstring(L, head, size);
+  lua_rawseti(L, -2, 1);
+  luaL_setmetatable(L, HEADERS);
+}
+
 int lml_http_push_response(lua_State *L, const mli_http *h) {
   size_t size;
   lua_createtable(L, 0, 8);
@@ -83,10 +90,7 @@ int lml_http_push_response(lua_State *L, const mli_http *h) {
   const char *reason = mli_http_reason(h, &size);
   lua_pushlstring(L, reason, size);
   lua_setfield(L, -2, "reason");
-  lua_createtable(L, 1, 0);
-  lua_pushlstring(L, h->in.bytes, h->head);
-  lua_rawseti(L, -2, 1);
-  luaL_setmetatable(L, HEADERS);
+  lml_http_push_headers(L, h->in.bytes, h->head);
   lua_setfield(L, -2, "headers");
   if (!h->streams) {
     lua_pushlstring(L, h->in.bytes + h->head, h->in.size - h->head);

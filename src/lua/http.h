@@ -20,6 +20,8 @@ void lml_http_fill(lua_State *L, mli_http *h, const char *method, int url, int o
 int lml_http_push_response(lua_State *L, const mli_http *h);
 int lml_http_push_failure(lua_State *L, const mli_http *h);
 void lml_http_push_times(lua_State *L, const mli_http_times *times);
+/* Pushes a head as the headers that Lua sees. */
+void lml_http_push_headers(lua_State *L, const char *head, size_t size);
 
 /* Hands the request in the box to the Lua function that attends to it, with the
 ** options at that index: returns what that returns. `return` what this returns. */

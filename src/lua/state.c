@@ -199,6 +199,7 @@ static int load_core(lua_State *L) {
 
 /* C parts of other modules, found by `require`. */
 int luaopen_moonloop_http_core(lua_State *L);
+int luaopen_moonloop_http_websocket_core(lua_State *L);
 int luaopen_moonloop_tcp_core(lua_State *L);
 
 /* What `require` finds without a file. */
@@ -216,6 +217,8 @@ static void add_preloads(lua_State *L) {
   lua_setfield(L, -2, "moonloop.core");
   lua_pushcfunction(L, luaopen_moonloop_http_core);
   lua_setfield(L, -2, "moonloop.http.core");
+  lua_pushcfunction(L, luaopen_moonloop_http_websocket_core);
+  lua_setfield(L, -2, "moonloop.http.websocket.core");
   lua_pushcfunction(L, luaopen_moonloop_tcp_core);
   lua_setfield(L, -2, "moonloop.tcp.core");
   lua_pop(L, 1);
