@@ -14,6 +14,11 @@ end
 
 -- `matches`: patterns for the output. `prefix`: what goes before the command.
 local examples = {
+  chat_server = {
+    prefix = "timeout -s INT -k 2 1",
+    code = 124,
+    matches = { "listening on ws://127%.0%.0%.1:%d+" },
+  },
   crawler = {
     args = "-w 6",
     matches = { "200%s+/page/1%s+Page 1", "63 pages in .* at most 6 requests at once" },
@@ -62,6 +67,9 @@ local examples = {
   threads = {
     args = "5",
     matches = { "thread 8: 5 requests, 5000 bytes", "8 threads made 40 requests" },
+  },
+  websocket_chat = {
+    matches = { "^ada is here\n", "\nbob: hello, ada\n", "\neve has left\nada heard 9 messages\n" },
   },
 }
 

@@ -128,7 +128,8 @@ describe("a websocket fails", function()
     frame(CLOSE, string.pack(">I2", 1000) .. "\xff\xfe"), "protocol", 1007)
   breaks("at a closing frame of more than 125 bytes (7.3.6)",
     frame(CLOSE, string.pack(">I2", 1000) .. ("x"):rep(124)), "protocol", 1002)
-  for _, status in ipairs { 0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535 } do
+  for _, status in ipairs { 0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000,
+    65535 } do
     breaks("at the closing status " .. status .. " (7.9)",
       frame(CLOSE, string.pack(">I2", status)), "protocol", 1002)
   end
@@ -244,8 +245,8 @@ describe("a websocket takes", function()
     end)
   end)
 
-  for _, status in ipairs { 1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 3000, 3999,
-    4000, 4999 } do
+  for _, status in ipairs { 1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 3000,
+    3999, 4000, 4999 } do
     it("the closing status " .. status .. " (7.7)", function()
       with({ more = frame(CLOSE, string.pack(">I2", status)) }, function(ws, _, sock)
         assert.equal(status, select(2, ws:receive(TIMEOUT)).status)
@@ -292,8 +293,8 @@ describe("the handshake refuses", function()
   refuses("a protocol that was not offered",
     good:gsub("\r\n\r\n", "\r\nSec-WebSocket-Protocol: other\r\n\r\n"), "handshake", "protocol",
     { protocols = { "chat" } })
-  refuses("a head without end", "HTTP/1.1 101 X\r\n" .. ("A: " .. ("x"):rep(1000) .. "\r\n"):rep(80),
-    "too_large", "headers")
+  refuses("a head without end",
+    "HTTP/1.1 101 X\r\n" .. ("A: " .. ("x"):rep(1000) .. "\r\n"):rep(80), "too_large", "headers")
 
   it("a connection that closes without an answer", function()
     ml.run(function()
@@ -311,8 +312,9 @@ describe("the handshake refuses", function()
   end)
 
   it("nothing that is merely written otherwise", function()
-    local answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101\r\nconnection: keep-alive, UPGRADE\r\n"
-      .. "UPGRADE:WebSocket\r\nsec-websocket-accept:   %ACCEPT  \r\nSec-WebSocket-Protocol: b\r\n\r\n"
+    local answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101\r\n"
+      .. "connection: keep-alive, UPGRADE\r\nUPGRADE:WebSocket\r\n"
+      .. "sec-websocket-accept:   %ACCEPT  \r\nSec-WebSocket-Protocol: b\r\n\r\n"
     with({ answer = answer, more = frame(TEXT, "hi"), protocols = { "a", "b" } }, function(ws, err)
       assert(ws, err)
       assert.equal("b", ws.protocol)

@@ -260,7 +260,9 @@ describe("a websocket", function()
       ml.group(function(g)
         for i = 1, 20 do
           g:spawn(function()
-            for k = 1, 20 do assert(ws:send(("job %d message %d"):format(i, k), "text", TIMEOUT)) end
+            for k = 1, 20 do
+              assert(ws:send(("job %d message %d"):format(i, k), "text", TIMEOUT))
+            end
             assert(ws:ping(nil, TIMEOUT))
           end)
         end
