@@ -364,6 +364,18 @@ describe("the handshake", function()
     assert(known:ping(nil, TIMEOUT))
   end)
 
+  everywhere("says who we are", function()
+    local function sent(auth)
+      local ws <close> = open("/headers", { auth = auth })
+      return cjson.decode((ws:receive(TIMEOUT))).Authorization
+    end
+    assert.equal("Basic bWU6c2VjcmV0", sent { "me", "secret" })
+    assert.equal("Bearer token", sent { bearer = "token" })
+    h.misuse("'auth' must be", function()
+      return (http.websocket(srv.url, { auth = { "a", "b", type = "digest" } }))
+    end)
+  end)
+
   everywhere("does not follow redirects, and tells what was answered", function()
     local ws, err = http.websocket(srv.url .. "/status/302?secret=1", { timeout = TIMEOUT })
     assert.is_nil(ws)
@@ -379,7 +391,7 @@ describe("the handshake", function()
     local began = ml.now()
     local ws, err = http.websocket(srv.url .. "/late/30", { timeout = 0.1 })
     assert.is_nil(ws)
-    assert.equal("timeout", err.code)
+    assert.same({ "timeout", "wait" }, { err.code, err.phase })
     ws, err = http.websocket(srv.url .. "/late/30", { connect_timeout = 0.1 })
     assert.is_nil(ws)
     assert.equal("timeout", err.code)
@@ -400,16 +412,12 @@ describe("the handshake", function()
 
   it("goes through a proxy, plain and with TLS", function()
     local via <close> = proxy.start()
-    local script = ([[
-      local http = require "moonloop.http"
-      for i, url in ipairs { %q, %q } do
-        local ws <close> = assert(http.websocket(url, { timeout = 15, tls = { ca = %q } }))
-        assert(ws:send("through " .. i))
-        print((ws:receive(15)))
-      end]]):format(srv.url .. "/echo", tls.url .. "/echo", tls.ca)
-    local output, status = h.run_script(script, { env = { all_proxy = via.url, no_proxy = "" } })
-    assert.equal("through 1\nthrough 2\n", output)
-    assert.equal(0, status)
+    for i, url in ipairs { srv.url .. "/echo", tls.url .. "/echo" } do
+      local ws <close> = assert(http.websocket(url,
+        { timeout = TIMEOUT, tls = { ca = tls.ca }, proxy = via.url }))
+      assert(ws:send("through " .. i))
+      assert.equal("through " .. i, ws:receive(TIMEOUT))
+    end
     assert.same({ "CONNECT 127.0.0.1:" .. srv.port, "CONNECT 127.0.0.1:" .. tls.port },
       h.eventually(function()
         local asked = via:requests()

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 #include "address.h"
+#include "extra.h"
 
 /* ---- addresses ---- */
 
@@ -73,21 +74,30 @@ static bool put_part(mli_buffer *out, CURLU *url, CURLUPart part, const char *be
   return ok;
 }
 
-/* User and password of the address, as Basic authentication. */
-static bool put_user(mli_buffer *out, CURLU *url) {
-  char *user = NULL, *password = NULL, *pair = NULL, *code = NULL;
-  bool ok = true;
-  if (curl_url_get(url, CURLUPART_USER, &user, CURLU_URLDECODE)) return true;
-  if (curl_url_get(url, CURLUPART_PASSWORD, &password, CURLU_URLDECODE)) password = NULL;
-  int size = asprintf(&pair, "%s:%s", user, password ? password : "");
-  if (size < 0)
-    pair = NULL;
-  else
-    code = malloc((size_t)size / 3 * 4 + 8);
+static bool put_basic(mli_buffer *out, const char *user, const char *password) {
+  char *pair = NULL, *code = NULL;
+  int size = asprintf(&pair, "%s:%s", user, password);
+  if (size < 0) return false;
+  code = malloc((size_t)size / 3 * 4 + 8);
   if (code) EVP_EncodeBlock((unsigned char *)code, (unsigned char *)pair, size);
-  ok = code && put(out, "Authorization: Basic ") && put(out, code) && put(out, "\r\n");
+  bool ok = code && put(out, "Authorization: Basic ") && put(out, code) && put(out, "\r\n");
   free(code);
   free(pair);
+  return ok;
+}
+
+/* Who we are: by the options, else by the address. */
+static bool put_user(mli_buffer *out, const mli_http *h) {
+  const mli_http_extra *x = h->extra;
+  char *user = NULL, *password = NULL;
+  bool ok = true;
+  if (x && x->auth == MLI_HTTP_BASIC) return put_basic(out, x->user, x->password);
+  if (x && x->auth == MLI_HTTP_BEARER)
+    return put(out, "Authorization: Bearer ") && put(out, x->token) && put(out, "\r\n");
+  if (curl_url_get(h->address->url, CURLUPART_USER, &user, CURLU_URLDECODE)) return true;
+  if (curl_url_get(h->address->url, CURLUPART_PASSWORD, &password, CURLU_URLDECODE))
+    password = NULL;
+  ok = put_basic(out, user, password ? password : "");
   curl_free(user);
   curl_free(password);
   return ok;
@@ -126,7 +136,7 @@ bool mli_ws_write_request(const mli_http *h, const char *key, const char *protoc
   if (ok && protocols) ok = put_line(out, "Sec-WebSocket-Protocol", protocols);
   if (ok && !mli_http_header(h, "User-Agent"))
     ok = put_line(out, "User-Agent", "moonloop/" ML_VERSION);
-  if (ok && !mli_http_header(h, "Authorization")) ok = put_user(out, url);
+  if (ok && !mli_http_header(h, "Authorization")) ok = put_user(out, h);
   return ok && put_headers(out, h) && put(out, "\r\n");
 }
 

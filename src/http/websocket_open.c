@@ -33,6 +33,10 @@ static mli_http *detach(mli_websocket *ws) {
   return h;
 }
 
+static void measure(mli_http *h) {
+  h->times.total = h->took = (double)(mli_now() - h->started) / 1e9;
+}
+
 /* libcurl, or time, ended it. */
 static void fail(mli_websocket *ws, CURLcode code) {
   mli_http *h = ws->opening;
@@ -41,18 +45,21 @@ static void fail(mli_websocket *ws, CURLcode code) {
     mli_http_collect(&ws->wire.easy);
     curl_easy_getinfo(ws->wire.easy.curl, CURLINFO_OS_ERRNO, &os_errno);
   }
-  h->detail = mli_http_text(h, ws->wire.easy.error, strlen(ws->wire.easy.error));
+  measure(h);
+  h->ready = h->sent = ws->written > 0;
+  char *detail = mli_http_text(h, ws->wire.easy.error, strlen(ws->wire.easy.error));
   bool tls = h->address->tls;
   mli_websocket_close_now(ws);
   detach(ws);
-  mli_http_fail(h, code, os_errno, tls);
+  mli_http_fail(h, code, detail, os_errno, tls);
   mli_release(&h->op);
 }
 
 /* The answer was none that makes a WebSocket. */
 static void refuse(mli_websocket *ws, ml_status status, const char *code, const char *why) {
   mli_http *h = ws->opening;
-  h->times.total = (double)(mli_now() - h->started) / 1e9;
+  measure(h);
+  h->phase = h->in.size ? "headers" : "wait";
   mli_websocket_close_now(ws);
   detach(ws);
   mli_http_refuse(h, status, code, why);
@@ -82,7 +89,6 @@ static bool keep_answer(mli_websocket *ws, const mli_http *h, const char *protoc
 
 static void succeed(mli_websocket *ws) {
   mli_http *h = detach(ws);
-  h->times.total = (double)(mli_now() - h->started) / 1e9;
   mli_websocket_begin(ws, h->in.bytes + h->head, h->in.size - h->head);
   mli_op_end(&h->op, ML_OK, NULL, NULL);
   mli_release(&h->op);

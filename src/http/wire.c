@@ -124,6 +124,7 @@ static bool set_up(mli_wire *wire) {
          !curl_easy_setopt(c, CURLOPT_HTTPPROXYTUNNEL, 1L) &&
          !curl_easy_setopt(c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) &&
          !curl_easy_setopt(c, CURLOPT_TCP_NODELAY, 1L) &&
+         !curl_easy_setopt(c, CURLOPT_PREREQFUNCTION, NULL) &&
          !curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, open_socket) &&
          !curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, wire) &&
          !curl_easy_setopt(c, CURLOPT_CLOSESOCKETFUNCTION, close_socket) &&

@@ -95,20 +95,6 @@ static uint64_t nanoseconds(lua_State *L, int arg) {
   return s > 1e9 ? 0 : (uint64_t)(s * 1e9);
 }
 
-static int fill_protected(lua_State *L) {
-  lml_http_fill(L, lua_touserdata(L, 1), "GET", 2, 3);
-  return 0;
-}
-
-/* What is wrong with the options is said of the line that called the Lua part. */
-static void fill(lua_State *L, mli_http *h) {
-  lua_pushcfunction(L, fill_protected);
-  lua_pushlightuserdata(L, h);
-  lua_pushvalue(L, URL);
-  lua_pushvalue(L, OPTIONS);
-  if (lua_pcall(L, 3, 0, 0) != LUA_OK) lml_misuse(L, "%s", luaL_tolstring(L, -1, NULL));
-}
-
 /* open(url, options, protocols, max_message, max_queue, ping_interval, ping_timeout):
 ** the options are those of a request; the Lua part has checked the others. */
 static int l_open(lua_State *L) {
@@ -125,7 +111,7 @@ static int l_open(lua_State *L) {
   mli_http *h = mli_http_new(loop);
   if (!h) no_memory(L);
   *box = &h->op;
-  fill(L, h);
+  lml_http_fill(L, h, "GET", URL, OPTIONS);
   if (protocols && !(options.protocols = strdup(protocols))) no_memory(L);
   if (!mli_websocket_prepare(h, &options)) no_memory(L);
   return lml_await_op(L, &h->op, MLI_FOREVER, opened);

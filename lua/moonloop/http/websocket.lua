@@ -36,7 +36,7 @@ local own = {
 local function seconds(options, name, default)
   local value = options[name]
   if value == nil then return default end
-  if type(value) ~= "number" or not (value > 0) then
+  if type(value) ~= "number" or value <= 0 or value ~= value then
     misuse("websocket: '%s' must be a positive number of seconds, got %s", name, tostring(value))
   end
   return value
@@ -69,6 +69,13 @@ local function check_headers(headers)
   end
 end
 
+-- The others take a question and answer of the server's, for which there is no room here.
+local function check_auth(auth)
+  if type(auth) == "table" and (auth.netrc or auth.type == "digest") then
+    misuse "websocket: 'auth' must be a user and password for Basic, or a bearer token"
+  end
+end
+
 --- Connects, and agrees with the server on a WebSocket. Waits.
 ---@param url string ws://, wss:// (or http://, https://)
 ---@param options table? `protocols` `max_message` `max_queue` `ping_interval` `ping_timeout`, and
@@ -90,6 +97,7 @@ local function open(url, options)
     end
   end
   check_headers(request.headers)
+  check_auth(request.auth)
   return core.open(url, request, list_of(options.protocols),
     check.count("websocket: 'max_message'", options.max_message, 16 * 1024 * 1024),
     check.count("websocket: 'max_queue'", options.max_queue, 1024 * 1024),
