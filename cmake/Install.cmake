@@ -5,9 +5,7 @@ set(MOONLOOP_CMOD "lib/lua/5.4" CACHE STRING "Where the Lua module goes, below t
 install(TARGETS module LIBRARY DESTINATION "${MOONLOOP_CMOD}")
 install(TARGETS libmoonloop LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(FILES src/include/moonloop.h DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
-if(TARGET program)
-  install(TARGETS program RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
-endif()
+install(TARGETS program RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 
 # moonloop.pc for an installed tree, which may be moved as a whole...
 set(pc_folder "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

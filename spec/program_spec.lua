@@ -204,8 +204,10 @@ describe("the moonloop program", function()
     assert.same({ "", 0 }, { err, code })
   end)
 
-  it("shows its version and Lua's", function()
-    local version = "^moonloop %d+%.%d+%.%d+  %(Lua 5%.4%.%d+%)\n"
+  it("shows its version and those of Lua, libuv and libcurl", function()
+    local number = "%d+%.%d+%.%d+"
+    local version = "^moonloop " .. number .. "  %(Lua 5%.4%.%d+, libuv " .. number
+      .. ", libcurl " .. number .. "%)\n"
     assert.truthy(moonloop({ "-v" }):find(version .. "$"))
     assert.truthy(moonloop({ "-v", "-e", "print 'chunk'" }):find(version .. "chunk\n$"))
   end)
@@ -448,8 +450,51 @@ describe("the moonloop program", function()
       }, "\n"))
       local out, err, code = shell "sh keys.sh | timeout 30 script -qec moonloop /dev/null"
       assert.equal(0, code, out .. err)
-      assert.truthy(out:find "interrupted!.*interrupted!.*\r?\nstill there", out)
+      assert.truthy(out:find "interrupted!.*interrupted!.*[\n\r]still there", out)
     end)
+  end)
+
+  it("edits lines at a terminal's prompt", function()
+    if not os.execute "command -v script >/dev/null" then
+      return pending "needs `script`, for a terminal"
+    end
+    local function shown(pattern)
+      return ("for i in $(seq 500); do grep -q %s out && break; sleep 0.02; done")
+        :format(quote(pattern))
+    end
+    local function typed(keys) return "printf " .. quote(keys) end
+    local steps = {
+      shown "^> ",
+      typed [[ml = require "moonloop"\n]],
+      typed [[{ 1, x = 2 }\n]],
+      shown "{ 1, x = 2 }",
+      typed [[print(strin\t.forma\t("%%s done", "completed"))\n]],
+      shown "^completed done",
+      typed [[ml.spawn(function() ml.sleep(0.05) error "at rest" end)\n]],
+      typed [[print("and the li]],
+      shown "stdin:1: at rest",
+      typed [[ne goes on")\n]],
+      shown "^and the line goes on",
+    }
+    if not holds_signals then
+      table.insert(steps, typed [[x = (\n12]])
+      table.insert(steps, shown ">> 12")
+      table.insert(steps, typed [[\003]])
+      table.insert(steps, shown "\\^C")
+    end
+    table.insert(steps, typed [[print("the " .. "end")\n]])
+    table.insert(steps, shown "^the end")
+    table.insert(steps, typed [[\004]])
+    write("edit.sh", table.concat(steps, "\n"))
+    local out, err, code = shell("sh edit.sh | timeout 60 script -qec moonloop /dev/null",
+      { MOONLOOP_HISTORY = folder .. "/history", TERM = "dumb" })
+    assert.equal(0, code, out .. err)
+    assert.truthy(out:find "and nobody asked for it", out)
+    local history = read "history"
+    local lines = '{ 1, x = 2 }\nprint(string.format("%s done", "completed"))'
+    assert.truthy(history:find(lines, 1, true),
+      history)
+    assert.truthy(history:find '"end"%)\n$', history)
   end)
 
   describe("can be busted's interpreter:", function()

@@ -47,10 +47,14 @@ void cli_report(lua_State *L);
 
 /* ---- interrupt.c ---- */
 
-/* From here on Ctrl-C cancels the job of this future, once; NULL: it ends the program,
-** as it does by itself. The future stays where it is until the next call. */
+/* From here on Ctrl-C cancels the job of this future, once. The future stays where it is
+** until the next call. */
 void cli_interrupt_goes_to(lml_state *S, lml_future *u);
-/* Whether Ctrl-C came since a job was last named. */
+/* From here on it stops the wait for input, once. */
+void cli_interrupt_stops_input(lml_state *S);
+/* From here on it ends the program, as it does by itself. */
+void cli_interrupt_ends_all(void);
+/* Whether Ctrl-C came since one of the first two was last called. */
 bool cli_interrupted(void);
 
 /* ---- quit.c ---- */
@@ -59,7 +63,7 @@ bool cli_interrupted(void);
 ** the program, as it does by itself. */
 void cli_quit_shows_jobs(lml_state *S);
 
-/* ---- script.c, repl.c, terminal.c: steps of the main job ---- */
+/* ---- script.c, repl.c: steps of the main job ---- */
 
 /* What the main job's stack begins with. */
 enum { CLI_HANDLER = 1, CLI_FUTURE, CLI_FIXED = CLI_FUTURE };
@@ -68,7 +72,25 @@ enum { CLI_HANDLER = 1, CLI_FUTURE, CLI_FIXED = CLI_FUTURE };
 int cli_main_job(lua_State *L);
 /* The prompt, until the input ends. */
 int cli_repl(lua_State *L);
-/* Waits until stdin, a terminal, has a line; then calls k as lml_await_op does. */
-int cli_await_line(lua_State *L, lua_KFunction k);
+#define CLI_REPL "moonloop.repl" /* its Lua part: a module, and its place in the registry */
+/* Pushes a line of stdin, without its end; nil: there is none. Blocks. */
+void cli_read_line(lua_State *L);
+
+/* ---- terminal.c ---- */
+
+/* Waits until there is something to read on stdin, a terminal; then calls k as lml_await_op
+** does, with true for status if the wait was stopped. */
+int cli_await_input(lua_State *L, lua_KFunction k);
+/* Stops that wait, or the next one. The loop's thread. */
+void cli_stop_input(void);
+
+/* ---- line_readline.c or line_plain.c: a line from the terminal ---- */
+
+/* Shows the prompt. */
+void cli_line_begin(lua_State *L, const char *prompt);
+/* There is input. True: it ends the line, which is pushed; nil: there is no more. */
+bool cli_line_read(lua_State *L);
+/* Gives up what was typed. */
+void cli_line_drop(void);
 
 #endif

@@ -10,13 +10,18 @@
 #include "cli/cli.h"
 
 static lml_state *state;
-static lml_future *target;
+static lml_future *target; /* NULL at the prompt */
 static volatile sig_atomic_t came;
 static mli_node node;
 static atomic_bool posted; /* `node` is on its way */
 
-static void cancel(lml_future *u) {
-  if (u) mli_future_cancel(lml_future_core(u), NULL);
+static void cancel(lml_future *u) { mli_future_cancel(lml_future_core(u), NULL); }
+
+static void give_up(void) {
+  if (target)
+    cancel(target);
+  else
+    cli_stop_input();
 }
 
 /* In whatever ran when the signal came: its job is cancelled right here, after the one
@@ -26,7 +31,8 @@ static void break_hook(lua_State *L, lua_Debug *ar) {
   lua_sethook(L, NULL, 0, 0);
   lml_job *job = state->current;
   if (!came || !job || lml_job_cancelled(job)) return;
-  cancel(target);
+  give_up();
+  if (!target && job == cli.main->job) return; /* it is the prompt */
   cancel(job->fut);
   lml_scope *scope = lml_job_cancelled(job); /* none inside a shield */
   if (scope) lml_raise_cancelled(L, state, scope);
@@ -36,7 +42,7 @@ static void break_hook(lua_State *L, lua_Debug *ar) {
 static void cancel_target(mli_node *n, mli_loop *loop) {
   (void)n, (void)loop;
   atomic_store(&posted, false);
-  if (came) cancel(target);
+  if (came) give_up();
 }
 
 static void on_sigint(int sig) {
@@ -53,13 +59,16 @@ static void on_sigint(int sig) {
   errno = error;
 }
 
-void cli_interrupt_goes_to(lml_state *S, lml_future *u) {
+static void handle(lml_state *S, lml_future *u) {
   signal(SIGINT, SIG_DFL);
   target = u;
-  if (!u) return;
   state = S;
   came = 0;
   signal(SIGINT, on_sigint);
 }
+
+void cli_interrupt_goes_to(lml_state *S, lml_future *u) { handle(S, u); }
+void cli_interrupt_stops_input(lml_state *S) { handle(S, NULL); }
+void cli_interrupt_ends_all(void) { signal(SIGINT, SIG_DFL); }
 
 bool cli_interrupted(void) { return came; }

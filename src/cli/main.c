@@ -26,7 +26,7 @@ static int l_exit(lua_State *L) {
   int code = lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
   if (!lua_isboolean(L, 1)) code = (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
   if (lua_toboolean(L, 2)) {
-    cli_interrupt_goes_to(NULL, NULL);
+    cli_interrupt_ends_all();
     cli_quit_shows_jobs(NULL);
     if (cli.main && cli.main->job) {
       lml_state_of(L)->closing++; /* they cannot wait */
@@ -64,7 +64,7 @@ static int protected_main(lua_State *L) {
   lml_run(L, 0);
   cli_quit_shows_jobs(NULL);
   cli.main = NULL;
-  cli_interrupt_goes_to(NULL, NULL);
+  cli_interrupt_ends_all();
   int index = lua_gettop(L);
   mli_future *f = lml_future_core(lua_touserdata(L, index));
   mli_future_observe(f);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "cli/cli.h"
+#include "http/request.h"
 
 static const char usage[] =
   "usage: %s [options] [script [args]]\n"
@@ -24,7 +25,8 @@ void cli_print_usage(FILE *to) {
 }
 
 void cli_print_version(void) {
-  printf("moonloop %s  (%s)\n", ml_version(), LUA_RELEASE);
+  printf("moonloop %s  (%s, libuv %s, libcurl %s)\n", ml_version(), LUA_RELEASE,
+         uv_version_string(), mli_http_library());
   fflush(stdout);
 }
 

@@ -1,12 +1,14 @@
 /*
 ** repl.c: the prompt, a step of the main job. Each chunk that is typed is a job of its
 ** own, so that Ctrl-C ends the chunk and not the program; jobs that it leaves run on
-** while the prompt waits.
+** while the prompt waits. On a terminal Ctrl-C at the prompt gives up what was typed.
 */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include "cli/cli.h"
+
+static bool on_terminal;
 
 /* ---- a chunk's job ---- */
 
@@ -29,7 +31,13 @@ static int evaluated_k(lua_State *L, int status, lua_KContext ctx) {
   int n = lua_gettop(L) - 1;
   if (n == 0) return 0;
   luaL_checkstack(L, LUA_MINSTACK, "too many results to print");
-  lua_getglobal(L, "print");
+  if (on_terminal) {
+    lua_getfield(L, LUA_REGISTRYINDEX, CLI_REPL);
+    lua_getfield(L, -1, "show");
+    lua_remove(L, -2);
+  } else {
+    lua_getglobal(L, "print");
+  }
   lua_insert(L, 2);
   return printed_k(L, lua_pcallk(L, n, 0, 0, 0, printed_k), 0);
 }
@@ -46,26 +54,12 @@ static int evaluate(lua_State *L) {
 
 typedef enum { LACKS_LINES, COMPLETE, NO_MORE } progress;
 
-static void print_prompt(lua_State *L) {
+/* Pushes the prompt: _PROMPT, or _PROMPT2 if a chunk goes on. */
+static const char *push_prompt(lua_State *L) {
   bool first = lua_gettop(L) < CHUNK;
-  const char *text = first ? "> " : ">> ";
-  if (lua_getglobal(L, first ? "_PROMPT" : "_PROMPT2") != LUA_TNIL)
-    text = luaL_tolstring(L, -1, NULL);
-  fputs(text, stdout);
-  fflush(stdout);
-  lua_settop(L, first ? CLI_FIXED : CHUNK);
-}
-
-/* Pushes a line of stdin without its end; false: there is none. */
-static bool read_line(lua_State *L) {
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  int c, n = 0;
-  for (; (c = getchar()) != EOF && c != '\n'; n++) luaL_addchar(&b, (char)c);
-  luaL_pushresult(&b);
-  if (c != EOF || n > 0) return true;
-  lua_pop(L, 1);
-  return false;
+  if (lua_getglobal(L, first ? "_PROMPT" : "_PROMPT2") == LUA_TNIL)
+    return lua_pushstring(L, first ? "> " : ">> ");
+  return luaL_tolstring(L, -1, NULL);
 }
 
 /* Pushes the function of the text at the top, or the error message. */
@@ -96,8 +90,22 @@ static bool is_incomplete(lua_State *L) {
   return size >= 5 && strcmp(message + size - 5, "<eof>") == 0;
 }
 
+void cli_read_line(lua_State *L) {
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  int c, n = 0;
+  for (; (c = getchar()) != EOF && c != '\n'; n++) luaL_addchar(&b, (char)c);
+  luaL_pushresult(&b);
+  if (c != EOF || n > 0) return;
+  lua_pop(L, 1);
+  lua_pushnil(L);
+}
+
+/* Stack: what there is of the chunk; the next line, or nil at the end. */
 static progress take_line(lua_State *L) {
-  bool first = lua_gettop(L) < CHUNK, come = read_line(L);
+  bool come = !lua_isnil(L, -1);
+  if (!come) lua_pop(L, 1);
+  bool first = lua_gettop(L) < CHUNK + (come ? 1 : 0);
   if (!come && first) return NO_MORE;
   if (first && load_expression(L)) return COMPLETE;
   if (!first && come) {
@@ -128,7 +136,6 @@ static int chunk_ended(lua_State *L, int status, lua_KContext ctx) {
   lml_await_end(L, S);
   mli_future_observe(lml_future_core(lua_touserdata(L, CHUNK)));
   if (cli_interrupted()) cli_message("interrupted!");
-  cli_interrupt_goes_to(S, cli.main);
   lua_settop(L, CLI_FIXED);
   return prompt(L);
 }
@@ -147,18 +154,35 @@ static int go_on(lua_State *L, progress p) {
   return lml_await_future(L, S, CHUNK, MLI_FOREVER, chunk_ended, 0);
 }
 
-static int line_come(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  lml_op_drop(lua_touserdata(L, -1));
-  lua_pop(L, 1);
+/* Of a terminal: a line has begun, and here is more of it. */
+static int input_come(lua_State *L, int stopped, lua_KContext ctx) {
+  (void)ctx;
+  if (stopped) {
+    cli_line_drop();
+    lua_settop(L, CLI_FIXED);
+    return prompt(L);
+  }
+  if (!cli_line_read(L)) return cli_await_input(L, input_come);
   return go_on(L, take_line(L));
 }
 
 static int prompt(lua_State *L) {
+  lml_state *S = lml_state_of(L);
   progress p;
+  if (on_terminal) {
+    cli_interrupt_stops_input(S);
+    int top = lua_gettop(L);
+    cli_line_begin(L, push_prompt(L));
+    lua_settop(L, top);
+    return cli_await_input(L, input_come);
+  }
+  cli_interrupt_goes_to(S, cli.main);
   do {
-    print_prompt(L);
-    if (isatty(STDIN_FILENO)) return cli_await_line(L, line_come);
+    int top = lua_gettop(L);
+    fputs(push_prompt(L), stdout);
+    fflush(stdout);
+    lua_settop(L, top);
+    cli_read_line(L);
     p = take_line(L);
   } while (p == LACKS_LINES);
   return go_on(L, p);
@@ -166,5 +190,12 @@ static int prompt(lua_State *L) {
 
 int cli_repl(lua_State *L) {
   cli.name = NULL;
+  on_terminal = isatty(STDIN_FILENO);
+  if (on_terminal) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, CLI_REPL);
+    lua_call(L, 1, 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, CLI_REPL);
+  }
   return prompt(L);
 }

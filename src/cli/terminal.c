@@ -1,5 +1,5 @@
 /*
-** terminal.c: waiting for a line of stdin without stopping the loop.
+** terminal.c: waiting for stdin without stopping the loop.
 **
 ** libuv makes what it polls non-blocking, and a terminal is shared with the shell and
 ** others: so it polls an epoll descriptor of ours, which has the terminal in it.
@@ -17,9 +17,13 @@ typedef struct input_op {
   bool aborted;
 } input_op;
 
+static mli_op *current; /* the wait that has begun, or NULL */
+static bool stop;       /* the next one ends at once */
+
 static void on_closed(uv_handle_t *handle) {
   input_op *input = handle->data;
   close(input->epoll);
+  current = NULL;
   mli_op_end(&input->op, input->aborted ? ML_CANCELLED : ML_OK, NULL, NULL);
   mli_release(&input->op);
 }
@@ -42,6 +46,11 @@ static int watch_stdin(void) {
 
 static void start(mli_op *op) {
   input_op *input = mli_container(op, input_op, op);
+  if (stop) {
+    stop = false;
+    mli_op_end(op, ML_CANCELLED, NULL, NULL);
+    return;
+  }
   input->epoll = watch_stdin();
   int err = input->epoll < 0 ? input->epoll
                              : uv_poll_init(&op->loop->uv, &input->poll, input->epoll);
@@ -50,6 +59,7 @@ static void start(mli_op *op) {
     mli_op_end_uv(op, err, "stdin");
     return;
   }
+  current = op;
   input->poll.data = input;
   mli_object_retain(&op->object);
   if (uv_poll_start(&input->poll, UV_READABLE, on_readable) != 0)
@@ -72,11 +82,29 @@ static void destroy(mli_object *object) {
 static const mli_type input_type = { .name = "input", .destroy = destroy };
 static const mli_op_class input_class = { "input", start, abort_input };
 
-int cli_await_line(lua_State *L, lua_KFunction k) {
+static int ended(lua_State *L, int status, lua_KContext ctx) {
+  mli_op **box = lua_touserdata(L, -1);
+  bool stopped = (*box)->status == ML_CANCELLED;
+  lua_KFunction k = (lua_KFunction)lua_touserdata(L, -2);
+  (void)status, (void)ctx;
+  lml_op_drop(box);
+  lua_pop(L, 2);
+  return k(L, stopped, 0);
+}
+
+int cli_await_input(lua_State *L, lua_KFunction k) {
+  lua_pushlightuserdata(L, (void *)k);
   mli_op **box = lml_op_box(L);
   input_op *input = calloc(1, sizeof *input);
   if (!input) return luaL_error(L, "not enough memory");
   mli_op_init(&input->op, &input_type, &input_class, lml_io_loop(L));
   *box = &input->op;
-  return lml_await_op(L, *box, MLI_FOREVER, k);
+  return lml_await_op(L, *box, MLI_FOREVER, ended);
+}
+
+void cli_stop_input(void) {
+  if (current)
+    mli_op_cancel(current);
+  else
+    stop = true;
 }

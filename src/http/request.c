@@ -114,6 +114,8 @@ bool mli_http_is_value(const char *text, size_t size) {
   return true;
 }
 
+const char *mli_http_library(void) { return curl_version_info(CURLVERSION_NOW)->version; }
+
 const char *mli_http_protocol(const mli_http *h) {
   switch (h->protocol) {
   case CURL_HTTP_VERSION_1_0: return "1.0";

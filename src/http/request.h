@@ -125,6 +125,9 @@ const char *mli_http_header(const mli_http *h, const char *name);
 bool mli_http_is_token(const char *text, size_t size);
 bool mli_http_is_value(const char *text, size_t size);
 
+/* The version of the libcurl that runs: "7.88.1". */
+const char *mli_http_library(void);
+
 /* "1.0", "1.1", "2", "3", or "". */
 const char *mli_http_protocol(const mli_http *h);
 /* The reason phrase of the status line: a part of the head; may be empty. */

@@ -62,6 +62,10 @@ int lml_on_error(lua_State *L) {
   return 1;
 }
 
+static void to_stderr(const char *text, size_t size) { fwrite(text, 1, size, stderr); }
+
+_Atomic(lml_report_writer) lml_report_write = to_stderr;
+
 /* One clear block, in one write so that threads do not mix. */
 static void print(const char *kind, const char *name, const char *error, const char *traceback,
                   const char *where) {
@@ -72,7 +76,7 @@ static void print(const char *kind, const char *name, const char *error, const c
   int n = snprintf(
     text, size, "moonloop: error in %s%s%s%.200s, and nobody asked for it:\n%s%s%s\n", kind,
     name ? " " : "", name ? name : "", where ? where : "", error, *rest ? "\n" : "", rest);
-  if (n > 0) fwrite(text, 1, (size_t)n < size ? (size_t)n : size - 1, stderr);
+  if (n > 0) atomic_load (&lml_report_write)(text, (size_t)n < size ? (size_t)n : size - 1);
   free(text);
 }
 

@@ -392,6 +392,9 @@ void lml_report_open(void); /* once per process */
 void lml_report(lua_State *L, lml_state *S, const char *kind, const char *name,
                 const char *traceback, const char *where);
 int lml_on_error(lua_State *L);
+/* Where reports go that no handler takes: stderr at first. Called on any thread. */
+typedef void (*lml_report_writer)(const char *text, size_t size);
+extern _Atomic(lml_report_writer) lml_report_write;
 
 /* ---- the tree of jobs (tree.c) ---- */
 
