@@ -138,8 +138,9 @@ void mli_http_finish(mli_http_easy *easy, CURLcode code) {
   char *detail = NULL;
   if (!h->collected) mli_http_collect(easy);
   h->took = (double)(mli_now() - h->started) / 1e9;
-  /* libcurl is content with a part of a head. */
-  if (code == CURLE_OK && !h->head_done) code = CURLE_PARTIAL_FILE;
+  /* libcurl may be content with a part of a head, or with an interim one. */
+  if (code == CURLE_OK && (!h->head_done || (h->leads_on && h->status < 200)))
+    code = CURLE_PARTIAL_FILE;
   if (code != CURLE_OK) {
     curl_easy_getinfo(easy->curl, CURLINFO_OS_ERRNO, &os_errno);
     detail = mli_http_text(h, easy->error, strlen(easy->error));

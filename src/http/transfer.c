@@ -26,26 +26,29 @@ static bool append(mli_http *h, const char *data, size_t size) {
   return false;
 }
 
+/* The status of the head that comes, as libcurl understands it: that is what it acts on. */
+static long status_of(const mli_http_easy *easy) {
+  long status = 0;
+  curl_easy_getinfo(easy->curl, CURLINFO_RESPONSE_CODE, &status);
+  return status;
+}
+
 /* A redirect to a GET: libcurl itself would go on with a method it does not
 ** know. Only "303 See Other" says so for those. */
-static void check_see_other(mli_http_easy *easy, const char *line, size_t size) {
-  const char *space = memchr(line, ' ', size);
-  if (space && size - (size_t)(space - line) >= 4 && memcmp(space + 1, "303", 3) == 0 &&
-      strcmp(easy->request->method, "HEAD") != 0)
+static void check_see_other(mli_http_easy *easy) {
+  if (status_of(easy) == 303 && strcmp(easy->request->method, "HEAD") != 0)
     curl_easy_setopt(easy->curl, CURLOPT_CUSTOMREQUEST, NULL);
 }
 
 /* Whether libcurl goes on by itself after this head: to the response after an
 ** interim one, to where a redirect leads, or to try credentials. */
-static bool leads_on(const mli_http *h) {
-  const char *space = memchr(h->in.bytes, ' ', h->in.size);
-  const char *code = space && h->in.size - (size_t)(space - h->in.bytes) > 3 ? space + 1 : "200";
+static bool leads_on(const mli_http *h, long status) {
   size_t at = 0;
   mli_http_field field;
-  if (*code == '1') return memcmp(code, "101", 3) != 0;
-  if (*code == '3')
+  if (status < 200) return status != 101;
+  if (status / 100 == 3)
     return h->follow && mli_http_next_field(h->in.bytes, h->head, &at, "Location", 8, &field);
-  return h->negotiates && (memcmp(code, "401", 3) == 0 || memcmp(code, "407", 3) == 0);
+  return h->negotiates && (status == 401 || status == 407);
 }
 
 /* The head is the last: its owner may look at it. */
@@ -55,12 +58,6 @@ static void show_head(mli_http_easy *easy) {
   mli_http_collect(easy);
   h->collected = true;
   mli_exchange_on_head(h->exchange);
-}
-
-/* Whether the head begins with a status of 300 to 399. */
-static bool is_redirect(const mli_http *h) {
-  const char *space = memchr(h->in.bytes, ' ', h->head);
-  return space && space[1] == '3';
 }
 
 /* Remembers a response that points elsewhere; the last may not be followed. */
@@ -89,7 +86,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   if (size > 5 && memcmp(line, "HTTP/", 5) == 0 && (h->head_done || h->in.size == 0)) {
     h->in.size = h->head = 0;
     h->head_done = h->leads_on = false;
-    if (!easy->plain) check_see_other(easy, line, size);
+    if (!easy->plain) check_see_other(easy);
   }
   if (h->head_done) return size;
   if (h->in.size + size > MAX_HEAD) {
@@ -102,9 +99,10 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   h->head = h->in.size;
   h->head_done = *line == '\r' || *line == '\n';
   if (h->head_done) {
-    h->leads_on = leads_on(h);
+    long status = status_of(easy);
+    h->leads_on = leads_on(h, status);
     if (!h->leads_on) show_head(easy);
-    if (h->leads_on && h->follow && is_redirect(h) && !note_hop(easy)) return 0;
+    if (h->leads_on && status / 100 == 3 && !note_hop(easy)) return 0;
   }
   return size;
 }
