@@ -9,12 +9,7 @@ local LOCATIONS <const> = [[
       add_header X-Test $http_x_test; add_header X-Cookie $http_cookie;
       return 200 "api\n";
     }
-    location = /set-cookie {
-      add_header Set-Cookie "plain=1; Path=/"; add_header Set-Cookie "deep=2; Path=/api/";
-      add_header Set-Cookie "kept=3; Path=/; Max-Age=3600; HttpOnly";
-      return 200 "set\n";
-    }
-    location = /unset-cookie { add_header Set-Cookie "plain=; Path=/; Max-Age=0"; return 204; }]]
+    location = /set-cookie { add_header Set-Cookie "plain=1; Path=/"; return 200 "set\n"; }]]
 
 describe("http.session", function()
   local srv, other
@@ -226,6 +221,90 @@ describe("http.session", function()
       end)
       s:close()
     end)
+  end)
+
+  describe("asks its hooks, in the caller:", function()
+    it("on_request may change the request, and wait", function()
+      local jobs = {}
+      local s <close> = http.session{ base_url = srv.url, on_request = function(req)
+        ml.sleep(0.001)
+        jobs[#jobs + 1] = ml.current_job()
+        req.headers["X-Test"] = req.method .. " " .. req.url:gsub(srv.url, "")
+        req.query = { from = "hook" }
+      end }
+      ml.run(function()
+        local res = assert(s:put("/api/x"))
+        assert.equal("PUT /api/x", res.headers["X-Test"])
+        assert.equal("/api/x?from=hook", res.headers["X-Uri"])
+        assert.equal(ml.current_job(), jobs[1])
+      end)
+      assert.equal("GET /api/", assert(s:get("/api/")).headers["X-Test"])
+    end)
+
+    it("on_request may answer in place of the server, or refuse", function()
+      local s <close> = http.session{
+        on_request = function(req)
+          if req.url == "http://refuse/" then return nil, { code = "mine" } end
+          return { status = 299, url = req.url }
+        end,
+        on_response = function(res) res.seen = true end,
+      }
+      local res = assert(s:get("http://no.such.host.invalid/"))
+      assert.equal(299, res.status)
+      assert.is_true(res.seen)
+      local none, err = s:get("http://refuse/")
+      assert.is_nil(none)
+      assert.equal("mine", err.code)
+      assert.equal(0, s:stats().requests)
+    end)
+
+    it("on_response may answer with another response, after another request", function()
+      local s <close> = http.session{ base_url = srv.url, on_response = function(res, req)
+        if res.headers["X-Authorization"] then return nil end
+        req.headers.Authorization = "Bearer fresh"
+        return http.request(req)
+      end }
+      local res = assert(s:get("/api/"))
+      assert.equal("Bearer fresh", res.headers["X-Authorization"])
+      assert.equal(2, s:stats().requests)
+      assert.equal(1, s:stats().made)
+    end)
+
+    it("what they raise reaches the caller, and all goes on", function()
+      local s <close> = http.session{ base_url = srv.url, headers = { ["X-Test"] = "t" },
+        on_request = function(req)
+          if req.url:find "/300b$" then error({ "odd" }) end
+        end,
+        on_response = function(res)
+          if res.status == 404 then error("no such page", 0) end
+        end }
+      assert.same({ "odd" }, h.raised(s.get, s, "/300b"))
+      assert.equal("no such page", h.raised(s.get, s, "/status/404"))
+      assert.equal(200, assert(s:get("/api/")).status)
+      local bad <close> = http.session{ on_request = function() return "x" end }
+      assert.matches("on_request must return", h.raised(bad.get, bad, srv.url))
+    end)
+
+    it("they cross with the session", function()
+      local s <close> = http.session{ base_url = srv.url, on_request = function(req)
+        req.headers["X-Test"] = "crossed"
+      end }
+      local function fetch(session) return session:get("/api/").headers["X-Test"] end
+      assert.equal("crossed", ml.run_async_job(fetch, s):result(h.TIMEOUT))
+    end)
+  end)
+
+  it("streams", function()
+    local s <close> = http.session{ base_url = srv.url }
+    local res <close> = assert(s:get("/200k", { stream = true, timeout = h.TIMEOUT }))
+    local size = 0
+    for chunk in res:chunks() do size = size + #chunk end
+    assert.equal(204800, size)
+    local open <close> = assert(s:get("/slow", { stream = true }))
+    s:close()
+    local body, err = open:read(20000)
+    assert.is_nil(body)
+    assert.equal("closed", err.code)
   end)
 
   it("refuses options that make no sense, by name", function()

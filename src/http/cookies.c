@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static CURL *open_view(mli_http_session *s) {
@@ -38,6 +40,15 @@ bool mli_http_cookies_list(mli_http_session *s, struct curl_slist **lines) {
   return done;
 }
 
+bool mli_http_cookie_expired(const char *line) {
+  for (int field = 0; field < 4; field++) {
+    line = strchr(line, '\t');
+    if (!line++) return false;
+  }
+  long long at = atoll(line);
+  return at != 0 && at <= (long long)time(NULL);
+}
+
 static int write_lines(int fd, const struct curl_slist *lines) {
   FILE *file = fdopen(fd, "w");
   if (!file) {
@@ -46,7 +57,8 @@ static int write_lines(int fd, const struct curl_slist *lines) {
     return err;
   }
   fputs("# Netscape HTTP Cookie File\n", file);
-  for (; lines; lines = lines->next) fprintf(file, "%s\n", lines->data);
+  for (; lines; lines = lines->next)
+    if (!mli_http_cookie_expired(lines->data)) fprintf(file, "%s\n", lines->data);
   int err = fflush(file) || ferror(file) || fsync(fileno(file)) ? errno : 0;
   if (fclose(file) && !err) err = errno;
   return err;

@@ -20,7 +20,9 @@ int mli_http_cookies_save(mli_http_session *s, const char *path);
 bool mli_http_cookies_put(mli_http_session *s, const char *line);
 /* False: out of memory. */
 bool mli_http_cookies_clear(mli_http_session *s);
-/* The lines, to be freed with curl_slist_free_all; NULL: none. False: out of memory. */
+/* The lines, to be freed with curl_slist_free_all; NULL: none. False: out of memory.
+** Those that have expired since may still be among them. */
 bool mli_http_cookies_list(mli_http_session *s, struct curl_slist **lines);
+bool mli_http_cookie_expired(const char *line);
 
 #endif

@@ -166,6 +166,7 @@ static int s_lines(lua_State *L) {
   lua_newtable(L);
   lua_Integer n = 0;
   for (const struct curl_slist *line = *lines; line; line = line->next) {
+    if (mli_http_cookie_expired(line->data)) continue;
     lua_pushstring(L, line->data);
     lua_rawseti(L, -2, ++n);
   }
