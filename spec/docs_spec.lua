@@ -3,6 +3,7 @@
 -- Blocks that need something of the reader's are fenced as ```lua norun.
 
 local h = require "spec.support.helpers"
+local httpbin = require "spec.support.httpbin"
 
 local SECONDS <const> = 20
 
@@ -46,11 +47,20 @@ local function promised(code)
 end
 
 describe("the documentation", function()
+  local server
+  lazy_setup(function() server = httpbin.start() end)
+  lazy_teardown(function() server:stop() end)
+
+  -- In the pages about HTTP, `url` is a server's.
+  local function prelude(path)
+    return PRELUDE .. (path:find "^docs/http" and ("local url = %q; "):format(server.url) or "")
+  end
+
   for _, path in ipairs(lines_of "ls README.md docs/*.md docs/changes/*.md") do
     for _, block in ipairs(blocks_of(path)) do
       for _, program in ipairs { "lua5.4", "moonloop" } do
         it(("%s:%d runs in %s"):format(path, block.line, program), function()
-          local output, code = h.run_script(PRELUDE .. block.code,
+          local output, code = h.run_script(prelude(path) .. block.code,
             { lua = program, seconds = SECONDS })
           assert.equal(0, code, output)
           local texts = promised(block.code)
