@@ -82,11 +82,14 @@ static void free_easy(mli_http_easy *easy) {
 }
 
 /* What stays with a handle for good, resets or not. A cookie jar that is shared is used
-** by those only who have named some file of cookies: "" is none. */
+** only where a file of cookies was named before: "" is none. Its name must go again, as a
+** reset would leak it. */
 static bool join_session(CURL *curl, const mli_http_session *session) {
-  return !curl_easy_setopt(curl, CURLOPT_SHARE, session->share) &&
-         (!session->cookies || (!curl_easy_setopt(curl, CURLOPT_COOKIEFILE, "") &&
-                                !curl_easy_setopt(curl, CURLOPT_COOKIELIST, "RELOAD")));
+  if (session->cookies && (curl_easy_setopt(curl, CURLOPT_COOKIEFILE, "") ||
+                           curl_easy_setopt(curl, CURLOPT_COOKIELIST, "RELOAD") ||
+                           curl_easy_setopt(curl, CURLOPT_COOKIEFILE, NULL)))
+    return false;
+  return !curl_easy_setopt(curl, CURLOPT_SHARE, session->share);
 }
 
 static mli_http_easy *take_easy(mli_http_engine *e) {
