@@ -16,6 +16,7 @@
 #include "check.h"
 #include "core/park.h"
 #include "http/request.h"
+#include "http/session.h"
 
 /* ---- the server ---- */
 
@@ -652,6 +653,72 @@ static void test_loop_end(void) {
   CHECK_EQ(check_open_files(), files);
 }
 
+/* ---- sessions ---- */
+
+static mli_http *request_of(mli_http_session *s, const char *path) {
+  mli_http *h = request(path);
+  h->session = mli_retain(s);
+  return h;
+}
+
+/* It is closed, by this thread or by its last reference's going, while requests begin and
+** go on; or its loop ends at that very time. Each request ends, and nothing is left. */
+static void test_session_ends(void) {
+  enum { N = 8 };
+  int files = check_open_files(), open = atomic_load(&shared->open);
+  for (int round = 0; round < 60; round++) {
+    mli_http *h[N];
+    waiter w[N];
+    bool with_loop = round % 5 == 4, dropped = round % 2;
+    mli_http_session *s = mli_http_session_new(round % 3 == 0);
+    open_loop();
+    if (round % 4 < 2) mli_release(&run(request_of(s, "/hello"))->op);
+    for (int i = 0; i < N; i++) begin(h[i] = request_of(s, i % 2 ? "/slow" : "/stuck"), &w[i]);
+    if (round % 3) usleep((unsigned)round * 100);
+    if (!dropped) CHECK(mli_http_session_close(s));
+    if (!dropped) CHECK(!mli_http_session_close(s));
+    mli_release(s);
+    if (with_loop || dropped) close_loop(); /* requests in flight keep a session open */
+    for (int i = 0; i < N; i++) {
+      wait_for(&w[i]);
+      CHECK_EQ(h[i]->op.status, ML_CLOSED);
+      mli_release(&h[i]->op);
+    }
+    if (!with_loop && !dropped) close_loop();
+  }
+  CHECK(connections_fall_to(open));
+  CHECK_EQ(check_open_files(), files);
+}
+
+/* Plain HTTP to one host: at most `per_host` connections, whatever multi handles they are
+** divided among, and those that stand are found again. */
+static void test_session_limits(void) {
+  enum { N = 300 };
+  static mli_http *h[N];
+  static waiter w[N];
+  open_loop();
+  for (long per_host = 1; per_host <= 200; per_host += 66) {
+    mli_http_session *s = mli_http_session_new(false);
+    mli_http_session_limit(s, &(mli_http_limits){ .per_host = per_host });
+    int before = atomic_load(&shared->accepted);
+    for (int burst = 0; burst < 3; burst++) {
+      for (int i = 0; i < N; i++) begin(h[i] = request_of(s, "/hello"), &w[i]);
+      for (int i = 0; i < N; i++) {
+        wait_for(&w[i]);
+        CHECK_EQ(h[i]->op.status, ML_OK);
+        mli_release(&h[i]->op);
+      }
+    }
+    mli_http_counts c = mli_http_session_counts(s);
+    CHECK(atomic_load(&shared->accepted) - before <= per_host);
+    CHECK_EQ(c.requests, 3 * N);
+    CHECK_EQ(c.made + c.reused, 3 * N);
+    CHECK_EQ(c.active + c.queued, 0);
+    mli_release(s);
+  }
+  close_loop();
+}
+
 static void test_parts(void) {
   char out[32];
   CHECK(strcmp(mli_http_masked("http://u:p@h/x?y#z", out, sizeof out), "http://h/x") == 0);
@@ -682,6 +749,8 @@ int main(void) {
   test_cancelling();
   test_many();
   test_loop_end();
+  test_session_ends();
+  test_session_limits();
   kill(child, SIGKILL);
   waitpid(child, NULL, 0);
   return check_report();
