@@ -117,6 +117,26 @@ describe("http.session", function()
       end)
     end)
 
+    it("many to one host, up to the limit, and found again by those that come later", function()
+      local s <close> = http.session{ max_per_host = 150 }
+      ml.run(function()
+        local function burst(n)
+          local futures = {}
+          for i = 1, n do
+            futures[i] = ml.spawn(s.get, s, srv.url .. "/delay/0.05/300b", { timeout = h.TIMEOUT })
+          end
+          for i = 1, n do assert(futures[i]:result(h.TIMEOUT)) end
+        end
+        burst(400)
+        assert.equal(150, s:stats().made)
+        assert.equal(150, s:stats().connections)
+        burst(150)
+        for _ = 1, 3 do burst(20) end
+        assert.equal(150, s:stats().made)
+        assert.equal(0, s:stats().in_use)
+      end)
+    end)
+
     it("max_connections: over all hosts", function()
       local s <close> = http.session{ max_connections = 1 }
       ml.run(function()

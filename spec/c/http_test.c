@@ -690,8 +690,7 @@ static void test_session_ends(void) {
   CHECK_EQ(check_open_files(), files);
 }
 
-/* Plain HTTP to one host: at most `per_host` connections, whatever multi handles they are
-** divided among, and those that stand are found again. */
+/* At most `per_host` connections to one host, and those that stand are found again. */
 static void test_session_limits(void) {
   enum { N = 300 };
   static mli_http *h[N];
