@@ -2,6 +2,7 @@ local ml = require "moonloop"
 local http = require "moonloop.http"
 local nginx = require "spec.support.nginx"
 local h = require "spec.support.helpers"
+local websockets = require "spec.support.websockets"
 
 local LOCATIONS <const> = [[
     location /api/ {
@@ -311,6 +312,24 @@ describe("http.session", function()
       end }
       local function fetch(session) return session:get("/api/").headers["X-Test"] end
       assert.equal("crossed", ml.run_async_job(fetch, s):result(h.TIMEOUT))
+    end)
+  end)
+
+  it("opens WebSockets with its defaults", function()
+    local peer <close> = websockets.start()
+    local s <close> = http.session{
+      base_url = peer.url:gsub("^ws", "http"), headers = { ["X-Test"] = "t" }, query = { k = "v" },
+      max_body = 10, timeout = h.TIMEOUT,
+    }
+    for _, url in ipairs{ "/headers", peer.url .. "/headers" } do
+      local ws <close> = assert(s:websocket(url, { headers = { ["X-More"] = "m" } }))
+      local seen = assert(ws:receive(h.TIMEOUT)):lower()
+      assert.matches('"x%-test": ?"t"', seen)
+      assert.matches('"x%-more": ?"m"', seen)
+    end
+    h.misuse("websocket: unknown option 'max_mesage'", function()
+      local ws = s:websocket("/headers", { max_mesage = 1 })
+      return ws
     end)
   end)
 

@@ -9,6 +9,7 @@ local check = require "moonloop.check"
 local Cookies = require "moonloop.http.cookies"
 local request = require "moonloop.http.request"
 local retry = require "moonloop.http.retry"
+local websocket = require "moonloop.http.websocket"
 
 ---@class moonloop.http.Session
 ---@field base_url string?
@@ -230,6 +231,22 @@ function Session:request(url, options)
   if not req then return nil, err end
   req.method = (req.method or "GET"):upper()
   return perform(self, req)
+end
+
+---As `http.websocket`, with those of the session's defaults that are for one. It has a
+---connection of its own, which the session's end leaves alone; cookies are not sent.
+---@param url string      ws:// or wss://, or as for a request
+---@param options table?
+---@return moonloop.http.WebSocket?
+---@return table? err
+function Session:websocket(url, options)
+  check_arguments("websocket", url, options)
+  local req, err = self:prepare(url:gsub("^[wW][sS]([sS]?:)", "http%1"), options)
+  if not req then return nil, err end
+  local wanted = {}
+  for name in pairs(options or {}) do wanted[name] = req[name] end
+  for name in pairs(websocket.of_request) do wanted[name] = req[name] end
+  return websocket.open(req.url, wanted)
 end
 
 -- ---- the session itself ----

@@ -186,4 +186,4 @@ function core.meta.__close(ws, err)
   end
 end
 
-return { open = open, WebSocket = WebSocket }
+return { open = open, of_request = of_request, WebSocket = WebSocket }
