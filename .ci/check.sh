@@ -1,12 +1,17 @@
-# The steps of `./dev check [STEP ...] [FILE ...]`, which reads this file: one line each,
-# the first failure ends it. Files are for the steps that run specs: only these. Sanitized builds bring a Lua of their own, built from the
-# distribution's source with the same sanitizer and with Lua's API checks, under
-# the name lua5.4, so that specs and the programs they start all run on it.
+# The steps of `./dev check [STEP ...] [FILE ...]`, which reads this file: one line each.
+# Files are for the steps that run specs: only these. Those steps run side by side, since
+# specs wait more than they compute. Sanitized builds bring a Lua of their own, built from
+# the distribution's source with the same sanitizer and with Lua's API checks, under the
+# name lua5.4, so that specs and the programs they start all run on it.
 
+wanted() {
+  case " $steps " in "  " | *" $1 "*) ;; *) return 1 ;; esac
+}
+
+# step NAME CMD...: runs the command and says how it went.
 step() {
   name=$1
   shift
-  case " $steps " in "  " | *" $name "*) ;; *) return 0 ;; esac
   log=$build/check/$name.log
   began=$(date +%s)
   if ("$@") >"$log" 2>&1 </dev/null; then
@@ -15,7 +20,7 @@ step() {
   else
     tail -n 200 "$log"
     echo "$name: failed (all of it: $log)"
-    exit 1
+    return 1
   fi
 }
 
@@ -99,7 +104,6 @@ sanitized() {
   dir=$build/check/$1
   report=$dir/report
   shift
-  fetch_lua
   build_in "$dir" -DMOONLOOP_LUA_SOURCE="$lua_source" "$@"
   use_build "$dir"
   rm -f "$report".*
@@ -130,10 +134,20 @@ done
 steps=${steps# }
 lua_source=${MOONLOOP_LUA_SOURCE:-$build/check/lua-source}
 
-step format check_format
-step lint check_lint
-step exports check_exports
-step layers check_layers
-step gc-stress sanitized gc -DMOONLOOP_GC_STRESS=ON -DCMAKE_C_FLAGS=-Werror
-step asan sanitized asan -DMOONLOOP_SANITIZE=address,undefined
-step tsan sanitized tsan -DMOONLOOP_SANITIZE=thread
+for name in format lint exports layers; do
+  if wanted "$name"; then step "$name" "check_$name" || exit 1; fi
+done
+
+running=
+begin() {
+  wanted "$1" || return 0
+  quietly "fetching Lua's source" fetch_lua
+  step "$@" &
+  running="$running $!"
+}
+begin gc-stress sanitized gc -DMOONLOOP_GC_STRESS=ON -DCMAKE_C_FLAGS=-Werror
+begin asan sanitized asan -DMOONLOOP_SANITIZE=address,undefined
+begin tsan sanitized tsan -DMOONLOOP_SANITIZE=thread
+result=0
+for pid in $running; do wait "$pid" || result=1; done
+exit $result
