@@ -77,6 +77,7 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   case CURLE_SSL_INVALIDCERTSTATUS:
   case CURLE_SSL_CLIENTCERT: return "tls";
   case CURLE_TOO_MANY_REDIRECTS: return "redirects";
+  case CURLE_SEND_FAIL_REWIND: return "body";
   case CURLE_UNSUPPORTED_PROTOCOL: /* of what came, or of where a redirect leads to */
     return h->detail && strncmp(h->detail, "Protocol \"", 10) == 0 ? "redirects" : "protocol";
   case CURLE_URL_MALFORMAT: return h->status / 100 == 3 ? "redirects" : "url";
@@ -153,6 +154,8 @@ static char *message_of(const mli_http *h, const char *code, const char *when, i
   if (h->broken == MLI_HTTP_BIG_HEAD)
     return describe(h, "the headers of the response are too large");
   if (is(code, "closed")) return describe(h, "the connection was closed %s: %s", when, h->detail);
+  if (is(code, "body"))
+    return describe(h, "the body would have to be sent once more, and cannot be");
   if (is(code, "proxy")) return describe(h, "the proxy failed: %s", h->detail);
   return describe(h, "failed %s: %s", when, h->detail);
 }

@@ -8,6 +8,8 @@
 **   x:begin()
 **   x:wait(events[, timeout])      -> those that are there; 0: timeout
 **   x:take()                       -> what came of the body, may be ""
+**   x:save(file, offset, time[, digest]) -> how many bytes were there and are in the file now, or
+**                                     nil and an error; `time` in seconds since 1970, or nil
 **   x:put(text, from, rewinds)     -> the place after what was taken; nil: begin again
 **   x:finish(rewinds)   x:rewinds()
 **   x:response()                   -> response, or nil and an error
@@ -19,6 +21,7 @@
 #include "http/exchange.h"
 #include <stdlib.h>
 #include "http.h"
+#include "http_file.h"
 #include "state.h"
 #include "sync.h"
 
@@ -143,6 +146,43 @@ static int x_take(lua_State *L) {
   return 1;
 }
 
+static int saved(lua_State *L, int status, lua_KContext ctx) {
+  mli_exchange *x = check(L);
+  mli_file_op *f = mli_container((mli_op *)ctx, mli_file_op, op);
+  (void)status;
+  if (f->op.status != ML_OK) return lml_fail_op(L, &f->op);
+  lua_pushinteger(L, (lua_Integer)f->size);
+  mli_buffer_free(&x->taken);
+  x->taken = (mli_buffer){ f->bytes, 0, f->room };
+  f->bytes = NULL;
+  return 1;
+}
+
+/* From the exchange to the file without a way through Lua. */
+static int x_save(lua_State *L) {
+  mli_exchange *x = check(L);
+  mli_file *file = lml_http_check_file(L, 2);
+  lua_Integer offset = luaL_checkinteger(L, 3);
+  int64_t time = luaL_optinteger(L, 4, MLI_FILE_NO_TIME);
+  mli_digest *digest = lua_isnoneornil(L, 5) ? NULL : lml_http_check_digest(L, 5);
+  lml_check_wait(L, lml_state_of(L), "write");
+  mli_loop *loop = lml_io_loop(L);
+  mli_op **box = lml_op_box(L);
+  mli_exchange_take(x);
+  mli_buffer *b = &x->taken;
+  if (b->size == 0) {
+    lua_pushinteger(L, 0);
+    return 1;
+  }
+  if (digest && !mli_digest_update(digest, b->bytes, b->size))
+    return luaL_error(L, "the checksum failed");
+  mli_file_op *f = mli_file_write_new(loop, file, offset, b->bytes, b->size, b->room, time);
+  if (!f) return luaL_error(L, "not enough memory");
+  *b = (mli_buffer){ NULL, 0, 0 };
+  *box = &f->op;
+  return lml_await_op(L, *box, MLI_FOREVER, saved);
+}
+
 static int x_put(lua_State *L) {
   size_t size, took;
   mli_exchange *x = check(L);
@@ -219,13 +259,11 @@ static int x_gc(lua_State *L) {
 
 void lml_exchange_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-    { "uploads", x_uploads },   { "upload", x_upload },
-    { "begin", x_begin },       { "wait", x_wait },
-    { "take", x_take },         { "put", x_put },
-    { "finish", x_finish },     { "rewinds", x_rewinds },
-    { "response", x_response }, { "failure", x_failure },
-    { "progress", x_progress }, { "timings", x_timings },
-    { "close", x_close },       { NULL, NULL },
+    { "uploads", x_uploads },   { "upload", x_upload },   { "begin", x_begin },
+    { "save", x_save },         { "wait", x_wait },       { "take", x_take },
+    { "put", x_put },           { "finish", x_finish },   { "rewinds", x_rewinds },
+    { "response", x_response }, { "failure", x_failure }, { "progress", x_progress },
+    { "timings", x_timings },   { "close", x_close },     { NULL, NULL },
   };
   static const luaL_Reg metamethods[] = { { "__gc", x_gc },
                                           { "__close", x_close },

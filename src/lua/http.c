@@ -9,6 +9,7 @@
 */
 #include "http.h"
 #include <string.h>
+#include "http_file.h"
 
 #define RESPONSE "moonloop.http.response"
 #define HEADERS "moonloop.http.headers"
@@ -354,5 +355,6 @@ int luaopen_moonloop_http_core(lua_State *L) {
   make_headers_class(L);
   lua_setfield(L, -2, "Headers");
   lml_exchange_open(L);
+  lml_http_file_open(L);
   return 1;
 }

@@ -190,13 +190,19 @@ static void read_body(lua_State *L, mli_http *h, const char *name) {
     return;
   }
   only_body(L, h);
-  if (!is_callable(L)) lml_http_wrong_type(L, name, "string, function or generator");
+  if (!is_callable(L)) {
+    if (!lua_istable(L, -1))
+      lml_http_wrong_type(L, name, "string, function, generator or { file = path }");
+    if (lua_getfield(L, -1, "file") != LUA_TSTRING)
+      lml_misuse(L, "option 'body.file': string expected, got %s", luaL_typename(L, -1));
+    lua_pop(L, 1);
+  }
   h->uploads = h->attended = true;
 }
 
 static void read_length(lua_State *L, mli_http *h, const char *name) {
-  (void)h;
   lml_http_count(L, name);
+  h->attended = true;
 }
 
 static void read_stream(lua_State *L, mli_http *h, const char *name) {

@@ -41,9 +41,10 @@ local function put_piece(self)
     self.rewinds, self.piece = rewinds, nil
   end
   if not self.piece then
-    self.piece, self.from = source:next(), 1
+    self.piece, self.failure = source:next()
+    self.from = 1
     if not self.piece then
-      x:finish(rewinds)
+      if not self.failure then x:finish(rewinds) end
       return
     end
   end
@@ -70,7 +71,8 @@ local function report(self, last)
 end
 
 -- Waits for one of the events, and does meanwhile what the owner has to do. Returns those that
--- are there; 0 after `timeout` seconds.
+-- are there; 0 after `timeout` seconds. Where `failure` is set then, the request's body could not
+-- be read.
 function Exchange:wait(events, timeout)
   local x, deadline = self.x, timeout and now() + timeout
   while true do
@@ -80,6 +82,7 @@ function Exchange:wait(events, timeout)
     if self.on_progress then report(self, got & DONE ~= 0) end
     if got & events ~= 0 then return got end
     if got & ROOM ~= 0 then put_piece(self) end
+    if self.failure then return events end
     if deadline and now() >= deadline then return 0 end
   end
 end
@@ -99,9 +102,11 @@ core.attend(function(x, options)
   x:begin()
   if not options.stream then
     self:wait(DONE)
+    if self.failure then return nil, self.failure end
     return x:response()
   end
   self:wait(HEAD)
+  if self.failure then return nil, self.failure end
   local res, err = x:response()
   if not res then return nil, err end
   self.kept = true

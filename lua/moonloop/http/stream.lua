@@ -22,6 +22,7 @@ local function fill(self, timeout)
   local exchange = self.exchange
   if not exchange then return nil, error_value("closed", "the response was closed") end
   if exchange:wait(INPUT, timeout) == 0 then return nil, error_value("timeout", "read: timeout") end
+  if exchange.failure then return nil, exchange.failure end
   local x = exchange.x
   local chunk = x:take()
   if chunk ~= "" then
