@@ -90,6 +90,7 @@ local http = {
   options = verb "options", ---@type moonloop.http.verb
 
   session = Session.new,
+  to_curl = require "moonloop.http.to_curl",
 
   websocket = websocket.open,
 

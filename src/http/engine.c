@@ -63,6 +63,8 @@ static void initialize(void) {
   /* Before, a continuation line as a response's first header was added to the last header
   ** of the handle's response before, whose memory had been freed. */
   features.reuses = curl->version_num >= 0x080101;
+  const char *debug = getenv("MOONLOOP_HTTP_DEBUG");
+  features.debug = debug && *debug && strcmp(debug, "0") != 0;
   snprintf(features.encodings, sizeof features.encodings, "deflate, gzip%s%s",
            curl->features & CURL_VERSION_BROTLI ? ", br" : "",
            curl->features & CURL_VERSION_ZSTD ? ", zstd" : "");
@@ -120,6 +122,7 @@ static void detach(mli_http *h) {
   atomic_fetch_sub_explicit(&e->session->active, 1, memory_order_relaxed);
   if (!h->connected) atomic_fetch_sub_explicit(&e->session->queued, 1, memory_order_relaxed);
   mli_http_unwatch_stall(easy);
+  mli_http_end_debug(easy);
   *h->link = h->next;
   if (h->next) h->next->link = h->link;
   mli_http_address_release(h->address);

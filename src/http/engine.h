@@ -65,6 +65,7 @@ typedef struct mli_http_features {
   bool own_trust;     /* it takes our store of certificates */
   bool env_proxy;     /* the environment names a proxy */
   bool reuses;        /* a handle may be used again; see initialize */
+  bool debug;         /* MOONLOOP_HTTP_DEBUG is set: all requests are told on stderr */
   char encodings[64]; /* for Accept-Encoding */
 } mli_http_features;
 /* NULL: libcurl could not be initialized. Thread: any. */
@@ -109,6 +110,12 @@ CURLcode mli_http_set_extra(mli_http_easy *easy);
 /* Begins to watch the transfer if the request asks for it; ends that. */
 void mli_http_watch_stall(mli_http_easy *easy);
 void mli_http_unwatch_stall(mli_http_easy *easy);
+
+/* ---- debug.c ---- */
+
+/* Begins to tell what the request does; ends that. */
+CURLcode mli_http_set_debug(mli_http_easy *easy);
+void mli_http_end_debug(mli_http_easy *easy);
 
 /* ---- failure.c ---- */
 

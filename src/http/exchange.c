@@ -17,6 +17,7 @@ unsigned mli_exchange_ready(mli_exchange *x) {
   if (x->done) ready |= MLI_EXCHANGE_HEAD | MLI_EXCHANGE_INPUT | MLI_EXCHANGE_DONE;
   if (x->head) ready |= MLI_EXCHANGE_HEAD;
   if (x->in.size > 0) ready |= MLI_EXCHANGE_INPUT;
+  if (x->told.size > 0) ready |= MLI_EXCHANGE_DEBUG;
   if (!x->done && !x->out_ended && to_send(x) < MLI_EXCHANGE_HIGH / 2) ready |= MLI_EXCHANGE_ROOM;
   mli_lock_release(&x->lock);
   return ready;
@@ -209,6 +210,30 @@ mli_exchange_progress mli_exchange_progress_get(mli_exchange *x) {
   return p;
 }
 
+/* ---- what is told ---- */
+
+void mli_exchange_tell(mli_exchange *x, unsigned kind, const char *text, size_t size) {
+  mli_exchange_word word = { (uint32_t)size, kind };
+  mli_lock_acquire(&x->lock);
+  bool fits = size < MLI_EXCHANGE_HIGH && x->told.size < MLI_EXCHANGE_HIGH &&
+              mli_buffer_reserve(&x->told, sizeof word + size);
+  if (fits) {
+    mli_buffer_append(&x->told, (const char *)&word, sizeof word);
+    mli_buffer_append(&x->told, text, size);
+  }
+  mli_lock_release(&x->lock);
+  if (fits) tell(x);
+}
+
+void mli_exchange_hear(mli_exchange *x) {
+  x->heard.size = 0;
+  mli_lock_acquire(&x->lock);
+  mli_buffer told = x->told;
+  x->told = x->heard;
+  x->heard = told;
+  mli_lock_release(&x->lock);
+}
+
 /* ---- waits ---- */
 
 static void start_wait(mli_op *op) {
@@ -284,6 +309,8 @@ static void destroy(mli_object *object) {
   mli_exchange *x = mli_container(object, mli_exchange, object);
   mli_buffer_free(&x->in);
   mli_buffer_free(&x->out);
+  mli_buffer_free(&x->told);
+  mli_buffer_free(&x->heard);
   mli_buffer_free(&x->taken);
   mli_release(&x->request->op);
   free(x);

@@ -31,7 +31,8 @@ enum {
   MLI_EXCHANGE_HEAD = 1,  /* the head of the response is there, or it is done */
   MLI_EXCHANGE_INPUT = 2, /* bytes of the body are there, or it is done */
   MLI_EXCHANGE_ROOM = 4,  /* more of the request's body is welcome */
-  MLI_EXCHANGE_DONE = 8   /* the request has ended: see request->op */
+  MLI_EXCHANGE_DONE = 8,  /* the request has ended: see request->op */
+  MLI_EXCHANGE_DEBUG = 16 /* something is told of what goes on */
 };
 
 /* Bytes so far, and in all; -1: not known. As they are on the wire. */
@@ -49,8 +50,9 @@ typedef struct mli_exchange {
   mli_node kick;
   mli_lock lock; /* only the stock of buffers has a lock that is taken under it */
   /* [M] */
-  mli_buffer in;  /* for the owner */
-  mli_buffer out; /* from the owner; what is before `out_start` has gone */
+  mli_buffer in;   /* for the owner */
+  mli_buffer told; /* for the owner: records of debug.c */
+  mli_buffer out;  /* from the owner; what is before `out_start` has gone */
   size_t out_start;
   bool out_ended;
   bool head, done;
@@ -62,7 +64,7 @@ typedef struct mli_exchange {
   mli_exchange_progress progress;
   /* The owner's. */
   bool begun;
-  mli_buffer taken;
+  mli_buffer taken, heard;
 } mli_exchange;
 
 /* Takes over the reference to the request, which has not begun. NULL: out of
@@ -102,12 +104,22 @@ unsigned mli_exchange_rewinds(mli_exchange *x);
 
 mli_exchange_progress mli_exchange_progress_get(mli_exchange *x);
 
+/* What is told of an exchange that goes on: texts, each behind its size and kind. */
+typedef struct mli_exchange_word {
+  uint32_t size;
+  uint32_t kind; /* a mli_debug_kind */
+} mli_exchange_word;
+/* The owner: all that was told, in `x->heard`. Valid until the next time. */
+void mli_exchange_hear(mli_exchange *x);
+
 /* ---- for transfer.c and engine.c: on the loop ---- */
 
 /* The final head of the response is complete. */
 void mli_exchange_on_head(mli_exchange *x);
 /* Bytes of its body: how many it took, or CURL_WRITEFUNC_PAUSE, or 0 when out of memory. */
 size_t mli_exchange_on_body(mli_exchange *x, const char *data, size_t size);
+/* Something for the owner; what is too much is not told. */
+void mli_exchange_tell(mli_exchange *x, unsigned kind, const char *text, size_t size);
 /* libcurl's callbacks, with the exchange as their user. */
 size_t mli_exchange_on_read(char *to, size_t one, size_t size, void *exchange);
 int mli_exchange_on_seek(void *exchange, int64_t offset, int origin);

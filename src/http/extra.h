@@ -59,10 +59,22 @@ typedef struct mli_http_extra {
   uint64_t stall_samples[MLI_HTTP_STALL_SAMPLES]; /* of bytes; the oldest at stall_at */
   unsigned stall_at;
 
+  bool debug;                 /* the owner of the exchange is told what goes on: see debug.c */
+  struct mli_http_debug *log; /* [L] */
+
   /* A file that could not be read [L]: which, and why. */
   const char *bad_file, *bad_option;
   int bad_errno;
 } mli_http_extra;
+
+/* What is told of a request that goes on, to its owner or on the standard error. */
+typedef enum mli_debug_kind {
+  MLI_DEBUG_INFO,     /* a remark of libcurl */
+  MLI_DEBUG_REQUEST,  /* the head of a request */
+  MLI_DEBUG_RESPONSE, /* the head of a response */
+  MLI_DEBUG_SENT,     /* how much of a body went; */
+  MLI_DEBUG_RECEIVED  /* or came */
+} mli_debug_kind;
 
 /* The request's, made now if it has none. NULL: out of memory. */
 mli_http_extra *mli_http_extra_get(mli_http *h);

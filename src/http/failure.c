@@ -109,8 +109,9 @@ static phase phase_of(const mli_http *h, bool tls) {
   if (h->head && !h->head_done) return (phase){ "headers", "while receiving the headers" };
   if (h->ready && !h->sent) return (phase){ "send", "while sending the request" };
   if (h->ready) return (phase){ "wait", "while waiting for the response" };
-  /* libcurl 7.88 counts the connect as over when the handshake is. */
-  if (tls && (h->times.connect > 0 || (h->detail && strstr(h->detail, "SSL"))))
+  /* libcurl counts the connect as over when the handshake is. */
+  bool way_stands = h->dialed && (h->connect_code / 100 == 2 || !has_proxy(h));
+  if (tls && (way_stands || strstr(h->detail, "SSL")))
     return (phase){ "tls", "in the TLS handshake" };
   if (h->times.resolve > 0) return (phase){ "connect", "while waiting for a connection" };
   return (phase){ "resolve", "while resolving the host name" };

@@ -145,6 +145,8 @@ CURLcode mli_http_set_extra(mli_http_easy *easy) {
   if (code == CURLE_OK) code = set_way(curl, x);
   if (code == CURLE_OK) code = set_tls(curl, x);
   if (code != CURLE_OK) return code;
+  if (x->debug || mli_http_features_get()->debug) code = mli_http_set_debug(easy);
+  if (code != CURLE_OK) return code;
   if (x->expect) SET(CURLOPT_EXPECT_100_TIMEOUT_MS, (long)x->expect);
   return CURLE_OK;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 #include "exchange.h"
+#include "extra.h"
 #include "trust.h"
 
 #define MAX_HEAD (256 * 1024)
@@ -245,7 +246,7 @@ static CURLcode set_version(mli_http_easy *easy, const mli_http *h) {
   case MLI_HTTP_ANY:
     /* In libcurl before 8.2 large uploads over HTTP/2 may stall, and a paused transfer
     ** keeps in memory what the others of its connection receive. */
-    if ((h->attended || h->body_size > H2_UPLOAD) && has->version < 0x080200)
+    if ((h->streams || h->uploads || h->body_size > H2_UPLOAD) && has->version < 0x080200)
       SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     return CURLE_OK;
   case MLI_HTTP_1_1: SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); return CURLE_OK;
@@ -297,6 +298,7 @@ CURLcode mli_http_prepare(mli_http_easy *easy) {
   /* Where HTTP/2 may come of it, one connection is worth waiting for; plain HTTP would
   ** wait for a whole response. */
   SET(CURLOPT_PIPEWAIT, h->address->tls || h->version == MLI_HTTP_2_PRIOR ? 1L : 0L);
+  if (mli_http_features_get()->debug && !mli_http_extra_get(h)) return CURLE_OUT_OF_MEMORY;
   easy->plain = is_plain(h);
   *h->last_header = easy->plain ? &accept : &accept_of_body;
   SET(CURLOPT_HTTPHEADER, h->headers);
@@ -325,6 +327,7 @@ void mli_http_collect(mli_http_easy *easy) {
   mli_http *h = easy->request;
   CURL *curl = easy->curl;
   curl_off_t ready = 0, sent = 0;
+  long port = 0;
   char *url = NULL;
   curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &h->status);
   curl_easy_getinfo(curl, CURLINFO_HTTP_VERSION, &h->protocol);
@@ -332,6 +335,8 @@ void mli_http_collect(mli_http_easy *easy) {
   curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &h->connect_code);
   curl_easy_getinfo(curl, CURLINFO_PRETRANSFER_TIME_T, &ready);
   curl_easy_getinfo(curl, CURLINFO_SIZE_UPLOAD_T, &sent);
+  curl_easy_getinfo(curl, CURLINFO_LOCAL_PORT, &port);
+  h->dialed = port > 0;
   h->ready = ready > 0;
   h->sent = sent >= (curl_off_t)h->body_size;
   if (h->redirects > 0) curl_easy_getinfo(curl, CURLINFO_EFFECTIVE_URL, &url);

@@ -16,11 +16,14 @@
 **   x:failure()                    -> nil, or nil and an error, of one that is done
 **   x:progress()                   -> sent, to_send, received, to_receive; -1: not known
 **   x:timings()   x:close()
-**   core.HEAD  core.INPUT  core.ROOM  core.DONE    events
+**   x:hear()                       -> { kind, text, ... }: what was told since the last time
+**   core.HEAD  core.INPUT  core.ROOM  core.DONE  core.DEBUG    events
 */
 #include "http/exchange.h"
 #include <stdlib.h>
+#include <string.h>
 #include "http.h"
+#include "http/extra.h"
 #include "http_file.h"
 #include "state.h"
 #include "sync.h"
@@ -225,6 +228,27 @@ static int x_failure(lua_State *L) {
   return lml_http_push_failure(L, x->request);
 }
 
+static int x_hear(lua_State *L) {
+  static const char *const kinds[] = { [MLI_DEBUG_INFO] = "info",
+                                       [MLI_DEBUG_REQUEST] = "request",
+                                       [MLI_DEBUG_RESPONSE] = "response",
+                                       [MLI_DEBUG_SENT] = "sent",
+                                       [MLI_DEBUG_RECEIVED] = "received" };
+  mli_exchange *x = check(L);
+  mli_exchange_word word;
+  lua_Integer n = 0;
+  lua_newtable(L);
+  mli_exchange_hear(x);
+  for (size_t at = 0; at < x->heard.size; at += sizeof word + word.size) {
+    memcpy(&word, x->heard.bytes + at, sizeof word);
+    lua_pushstring(L, kinds[word.kind]);
+    lua_rawseti(L, -2, ++n);
+    lua_pushlstring(L, x->heard.bytes + at + sizeof word, word.size);
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
 static int x_progress(lua_State *L) {
   mli_exchange_progress p = mli_exchange_progress_get(check(L));
   lua_pushinteger(L, p.sent);
@@ -259,11 +283,14 @@ static int x_gc(lua_State *L) {
 
 void lml_exchange_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-    { "uploads", x_uploads },   { "upload", x_upload },   { "begin", x_begin },
-    { "save", x_save },         { "wait", x_wait },       { "take", x_take },
-    { "put", x_put },           { "finish", x_finish },   { "rewinds", x_rewinds },
-    { "response", x_response }, { "failure", x_failure }, { "progress", x_progress },
-    { "timings", x_timings },   { "close", x_close },     { NULL, NULL },
+    { "uploads", x_uploads }, { "upload", x_upload },
+    { "begin", x_begin },     { "save", x_save },
+    { "wait", x_wait },       { "take", x_take },
+    { "put", x_put },         { "finish", x_finish },
+    { "rewinds", x_rewinds }, { "response", x_response },
+    { "failure", x_failure }, { "progress", x_progress },
+    { "timings", x_timings }, { "hear", x_hear },
+    { "close", x_close },     { NULL, NULL },
   };
   static const luaL_Reg metamethods[] = { { "__gc", x_gc },
                                           { "__close", x_close },
@@ -274,7 +301,8 @@ void lml_exchange_open(lua_State *L) {
   } events[] = { { "HEAD", MLI_EXCHANGE_HEAD },
                  { "INPUT", MLI_EXCHANGE_INPUT },
                  { "ROOM", MLI_EXCHANGE_ROOM },
-                 { "DONE", MLI_EXCHANGE_DONE } };
+                 { "DONE", MLI_EXCHANGE_DONE },
+                 { "DEBUG", MLI_EXCHANGE_DEBUG } };
   for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
     lua_pushinteger(L, events[i].value);
     lua_setfield(L, -2, events[i].name);

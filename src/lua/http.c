@@ -350,6 +350,7 @@ int luaopen_moonloop_http_core(lua_State *L) {
   lua_pushcclosure(L, l_request, 1);
   lua_setfield(L, -2, "request");
   lml_http_session_open(L);
+  lml_http_describe_open(L);
   make_response_class(L);
   lua_setfield(L, -2, "Response");
   make_headers_class(L);

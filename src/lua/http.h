@@ -38,6 +38,9 @@ void lml_http_push_json(lua_State *L, const char *name, const char *what);
 mli_http_session *lml_http_session_test(lua_State *L, int index);
 /* Adds the functions of sessions to the table on top. */
 void lml_http_session_open(lua_State *L);
+/* Adds to the module on top of the stack what http_describe.c has for Lua. */
+void lml_http_describe_open(lua_State *L);
+
 /* Pushes the table of the cookies that a head sets: see http_set_cookie.c. */
 void lml_http_push_cookies(lua_State *L, const char *head, size_t size);
 

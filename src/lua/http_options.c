@@ -215,6 +215,13 @@ static void read_on_progress(lua_State *L, mli_http *h, const char *name) {
   h->attended = true;
 }
 
+/* Called by exchange.lua. */
+static void read_on_debug(lua_State *L, mli_http *h, const char *name) {
+  lml_http_check_type(L, name, LUA_TFUNCTION);
+  lml_http_extra(L, h)->debug = true;
+  h->attended = true;
+}
+
 static void read_json(lua_State *L, mli_http *h, const char *name) {
   lml_http_push_json(L, "encode", "option 'json'");
   lua_pushvalue(L, -2);
@@ -388,6 +395,7 @@ static const lml_http_option options_of_request[] = {
   { "max_body", read_max_body },
   { "max_redirects", read_max_redirects },
   { "method", read_method },
+  { "on_debug", read_on_debug },
   { "on_progress", read_on_progress },
   { "proxy", lml_http_read_proxy },
   { "query", read_query },

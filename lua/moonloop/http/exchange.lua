@@ -9,6 +9,7 @@ local stream = require "moonloop.http.stream"
 local now = ml_core.now
 
 local HEAD <const>, ROOM <const>, DONE <const> = core.HEAD, core.ROOM, core.DONE
+local DEBUG <const> = core.DEBUG
 local PROGRESS_INTERVAL <const> = 0.1
 
 ---@class moonloop.http.Progress      bytes on the wire so far, and in all where that is known
@@ -70,6 +71,12 @@ local function report(self, last)
   }
 end
 
+-- Shows what was told of the request so far.
+local function show(self)
+  local words = self.x:hear()
+  for i = 1, #words, 2 do self.on_debug(words[i], words[i + 1]) end
+end
+
 -- Waits for one of the events, and does meanwhile what the owner has to do. Returns those that
 -- are there; 0 after `timeout` seconds. Where `failure` is set then, the request's body could not
 -- be read.
@@ -78,7 +85,9 @@ function Exchange:wait(events, timeout)
   while true do
     local left = deadline and math.max(0, deadline - now())
     if self.on_progress then left = math.min(left or PROGRESS_INTERVAL, PROGRESS_INTERVAL) end
-    local got = x:wait(self.source and events | ROOM or events, left)
+    local wanted = self.source and events | ROOM or events
+    local got = x:wait(self.on_debug and wanted | DEBUG or wanted, left)
+    if self.on_debug then show(self) end
     if self.on_progress then report(self, got & DONE ~= 0) end
     if got & events ~= 0 then return got end
     if got & ROOM ~= 0 then put_piece(self) end
@@ -91,7 +100,8 @@ core.attend(function(x, options)
   if options.length and not x:uploads() then
     ml_core.misuse "option 'length' is for a body that comes piece by piece"
   end
-  local self = setmetatable({ x = x, on_progress = options.on_progress, reported = 0 }, Exchange)
+  local self = setmetatable({ x = x, on_progress = options.on_progress, reported = 0,
+    on_debug = options.on_debug }, Exchange)
   local _ <close> = self
   if x:uploads() then
     local source, err = sources.open(options.body)
