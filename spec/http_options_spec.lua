@@ -336,6 +336,29 @@ describe("options of a request:", function()
         assert.equal(200, get(srv.url .. "/300b", { stall = { 1, math.huge } }).status)
       end)
     end)
+
+    it("does not take a slow reader or a slow sender for a slow server", function()
+      local file <close> = assert(io.open(srv.files .. "/large", "w"))
+      file:write(("x"):rep(8 * 1024 * 1024))
+      file:flush()
+      ml.run(function()
+        local res <close> = assert(get(srv.url .. "/files/large", { stall = 0.2, stream = true }))
+        ml.sleep(0.5)
+        local size = 0
+        for chunk in res:chunks() do size = size + #chunk end
+        assert.equal(8 * 1024 * 1024, size)
+        local n = 0
+        local echo = assert(http.post(srv.url .. "/echo", {
+          stall = 0.2, timeout = h.TIMEOUT,
+          body = function()
+            n = n + 1
+            if n == 2 then ml.sleep(0.5) end
+            return n < 4 and "piece" or nil
+          end,
+        }))
+        assert.equal("piecepiecepiece", echo.body)
+      end)
+    end)
   end)
 
   describe("misuse raises at the caller's line:", function()

@@ -54,6 +54,13 @@ static void go_on(mli_exchange *x) {
   if (recv || send) mli_http_unpause(x->request, pauses);
 }
 
+bool mli_exchange_is_paused(mli_exchange *x) {
+  mli_lock_acquire(&x->lock);
+  bool paused = x->paused || x->starved;
+  mli_lock_release(&x->lock);
+  return paused;
+}
+
 static void on_kick(mli_node *node, mli_loop *loop) {
   mli_exchange *x = mli_container(node, mli_exchange, kick);
   (void)loop;

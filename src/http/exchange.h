@@ -120,6 +120,8 @@ void mli_exchange_on_head(mli_exchange *x);
 size_t mli_exchange_on_body(mli_exchange *x, const char *data, size_t size);
 /* Something for the owner; what is too much is not told. */
 void mli_exchange_tell(mli_exchange *x, unsigned kind, const char *text, size_t size);
+/* Whether the transfer waits for its owner. */
+bool mli_exchange_is_paused(mli_exchange *x);
 /* libcurl's callbacks, with the exchange as their user. */
 size_t mli_exchange_on_read(char *to, size_t one, size_t size, void *exchange);
 int mli_exchange_on_seek(void *exchange, int64_t offset, int origin);

@@ -8,6 +8,7 @@
 ** and timeout are there.
 */
 #include "engine.h"
+#include "exchange.h"
 #include "extra.h"
 
 /* All that went over the connection for this request, both ways. */
@@ -20,10 +21,13 @@ static uint64_t bytes_of(CURL *curl) {
   return (uint64_t)in + (uint64_t)out + (uint64_t)head;
 }
 
-static bool is_on_its_way(CURL *curl) {
+/* Whether it is for the server to move: not before the request goes out, nor
+** while the owner takes nothing, or gives nothing to send. */
+static bool should_move(mli_http_easy *easy) {
+  mli_exchange *x = easy->request->exchange;
   curl_off_t us = 0;
-  curl_easy_getinfo(curl, CURLINFO_PRETRANSFER_TIME_T, &us);
-  return us > 0;
+  curl_easy_getinfo(easy->curl, CURLINFO_PRETRANSFER_TIME_T, &us);
+  return us > 0 && !(x && mli_exchange_is_paused(x));
 }
 
 static void next_sample(mli_http *h) {
@@ -41,7 +45,7 @@ static void on_sample(mli_timer *timer) {
   mli_http_extra *x = mli_container(timer, mli_http_extra, stall_timer);
   mli_http_easy *easy = x->stall_easy;
   mli_http *h = easy->request;
-  if (!is_on_its_way(easy->curl)) {
+  if (!should_move(easy)) {
     start_over(x);
     next_sample(h);
     return;
