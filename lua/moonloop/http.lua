@@ -21,18 +21,50 @@ local Session = require "moonloop.http.session"
 ---@field length? integer            bytes of a body that comes piece by piece, where it is known
 ---@field stream? boolean            the response comes with its head; its body is read from it
 ---@field on_progress? fun(p: moonloop.http.Progress)  ten times a second at most
+---@field form? table<string, string|number|boolean|list>  the body, urlencoded
+---@field multipart? table<string|integer, string|number|boolean|moonloop.http.Part|list>
 ---@field json? any                   the body, encoded by lua-cjson
 ---@field timeout? number             seconds for all of it; default: none
 ---@field connect_timeout? number     seconds until the connection stands; default 30
 ---@field follow? boolean             follow redirects; default true
 ---@field max_redirects? integer      default 10
 ---@field http_version? "1.1"|"2"|"2-prior-knowledge"
----@field tls? { verify: boolean?, ca: string? }  `ca`: a file of certificates to trust instead
+---@field auth? moonloop.http.Auth
+---@field proxy? string|false|moonloop.http.Proxy
+---@field tls? moonloop.http.Tls
+---@field stall? number|{ [1]: number, [2]: number }  seconds without a byte; or bytes/s, seconds
+---@field range? string|{ [1]: integer, [2]: integer? }  bytes: "0-99", { 0, 99 }, { 100 }
+---@field expect? boolean|number      ask before a body is sent; seconds to wait for the answer
+---@field resolve? table<string, string>  ["host:port"] = address; `*` for any host or port
+---@field interface? string           name or address to begin at
+---@field unix_socket? string         path of a socket to connect to
+---@field on_debug? fun(kind: "info"|"request"|"response"|"sent"|"received", text: string)
 ---@field compressed? boolean         take compressed bodies, and decode them; default true
 ---@field max_body? integer           bytes; a larger body is an error
 ---@field retries? integer|moonloop.http.Retries
 ---@field method? string              for `request` only
 ---@field url? string                 for `request` only
+
+---@class moonloop.http.Auth          { user, password, type = }; or one of the others
+---@field type? "basic"|"digest"
+---@field bearer? string              a token
+---@field netrc? boolean|string       looked up there; true: in ~/.netrc
+
+---@class moonloop.http.Proxy
+---@field url? string                 of http, https, socks4, socks4a, socks5 or socks5h
+---@field user? string
+---@field password? string
+---@field no_proxy? string|string[]   hosts that are asked without it
+---@field tls? { verify: boolean?, ca: string? }
+
+---@class moonloop.http.Tls
+---@field verify? boolean             false: take any certificate
+---@field ca? string                  file or directory of certificates to trust instead
+---@field cert? string                file in PEM: who we are
+---@field key? string                 likewise, its key
+---@field key_password? string
+---@field pinned? string              "sha256//..." of the server's public key
+---@field min_version? "1.0"|"1.1"|"1.2"|"1.3"
 
 ---@class moonloop.http.Response
 ---@field status integer
@@ -42,6 +74,8 @@ local Session = require "moonloop.http.session"
 ---@field body string
 ---@field url string                  the one that answered, after redirects
 ---@field http_version string         "1.1", "2"
+---@field redirects { status: integer, url: string }[]  the responses on the way there
+---@field cookies table               name -> value, and a list of all about each
 ---@field timings moonloop.http.Timings
 ---@field json fun(self): any         the body's value; or nil and an error
 ---@field raise_for_status fun(self): moonloop.http.Response

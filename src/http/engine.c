@@ -148,6 +148,7 @@ void mli_http_finish(mli_http_easy *easy, CURLcode code) {
   if (code == CURLE_OK && (!h->head_done || (h->leads_on && h->status < 200)))
     code = CURLE_PARTIAL_FILE;
   if (code != CURLE_OK) {
+    mli_http_collect_progress(easy);
     curl_easy_getinfo(easy->curl, CURLINFO_OS_ERRNO, &os_errno);
     detail = mli_http_text(h, easy->error, strlen(easy->error));
   }

@@ -99,6 +99,8 @@ void mli_http_engine_free(mli_http_engine *engine);
 CURLcode mli_http_prepare(mli_http_easy *easy);
 /* Reads the outcome out of the handle into its request. */
 void mli_http_collect(mli_http_easy *easy);
+/* Likewise how far it came, of one that failed. */
+void mli_http_collect_progress(mli_http_easy *easy);
 
 /* ---- setup.c ---- */
 

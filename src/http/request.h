@@ -86,7 +86,7 @@ struct mli_http {
   bool leads_on;       /* the head that is done is not the last: libcurl goes on by itself */
   bool collected;      /* what the head says was read out of the handle */
   bool connected;      /* it has had a connection */
-  bool dialed;         /* a TCP connection stood */
+  bool dialed;         /* of one that failed: a TCP connection stood */
   bool ready;          /* the request began to go out */
   bool sent;           /* and so did all of its body */
   long connects;       /* connections made for it so far */

@@ -326,19 +326,10 @@ static double seconds(CURL *curl, CURLINFO info) {
 void mli_http_collect(mli_http_easy *easy) {
   mli_http *h = easy->request;
   CURL *curl = easy->curl;
-  curl_off_t ready = 0, sent = 0;
-  long port = 0;
   char *url = NULL;
   curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &h->status);
   curl_easy_getinfo(curl, CURLINFO_HTTP_VERSION, &h->protocol);
   curl_easy_getinfo(curl, CURLINFO_REDIRECT_COUNT, &h->redirects);
-  curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &h->connect_code);
-  curl_easy_getinfo(curl, CURLINFO_PRETRANSFER_TIME_T, &ready);
-  curl_easy_getinfo(curl, CURLINFO_SIZE_UPLOAD_T, &sent);
-  curl_easy_getinfo(curl, CURLINFO_LOCAL_PORT, &port);
-  h->dialed = port > 0;
-  h->ready = ready > 0;
-  h->sent = sent >= (curl_off_t)h->body_size;
   if (h->redirects > 0) curl_easy_getinfo(curl, CURLINFO_EFFECTIVE_URL, &url);
   if (url) url = mli_http_text(h, url, strlen(url));
   h->final = url ? url : h->url;
@@ -347,4 +338,19 @@ void mli_http_collect(mli_http_easy *easy) {
   h->times.tls = seconds(curl, CURLINFO_APPCONNECT_TIME_T);
   h->times.first_byte = seconds(curl, CURLINFO_STARTTRANSFER_TIME_T);
   h->times.total = (double)(mli_now() - h->started) / 1e9;
+}
+
+void mli_http_collect_progress(mli_http_easy *easy) {
+  mli_http *h = easy->request;
+  CURL *curl = easy->curl;
+  curl_off_t ready = 0, sent = 0, size = (curl_off_t)h->body_size;
+  long port = 0;
+  curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &h->connect_code);
+  curl_easy_getinfo(curl, CURLINFO_PRETRANSFER_TIME_T, &ready);
+  curl_easy_getinfo(curl, CURLINFO_SIZE_UPLOAD_T, &sent);
+  curl_easy_getinfo(curl, CURLINFO_LOCAL_PORT, &port);
+  if (h->uploads) size = h->exchange->length < 0 ? INT64_MAX : h->exchange->length;
+  h->dialed = port > 0;
+  h->ready = ready > 0;
+  h->sent = sent >= size;
 }

@@ -4,7 +4,7 @@
 **
 **   core.attend(f)                 f(x, options) is called for each such request
 **   x:uploads() -> boolean         whether to put the request's body
-**   x:upload(length, rewindable)   what is known of it; before begin
+**   x:upload(length, rewindable, type)   what is known of it; before begin
 **   x:begin()
 **   x:wait(events[, timeout])      -> those that are there; 0: timeout
 **   x:take()                       -> what came of the body, may be ""
@@ -89,6 +89,11 @@ static int x_upload(lua_State *L) {
   int64_t told = told_length(L, h);
   x->length = luaL_optinteger(L, 2, told);
   x->rewindable = lua_toboolean(L, 3);
+  const char *type = luaL_optstring(L, 4, NULL);
+  if (type && mli_http_header(h, "Content-Type"))
+    lml_misuse(L, "option 'headers': 'Content-Type' is made by 'multipart'");
+  if (type && !mli_http_add_header(h, "Content-Type", 12, type, strlen(type)))
+    luaL_error(L, "not enough memory");
   if (told >= 0 && told != x->length)
     lml_misuse(L, "the header Content-Length says %I, and the body has %I bytes", (LUAI_UACINT)told,
                (LUAI_UACINT)x->length);

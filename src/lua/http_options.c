@@ -167,7 +167,8 @@ static void read_http_version(lua_State *L, mli_http *h, const char *name) {
 /* ---- bodies ---- */
 
 static void only_body(lua_State *L, const mli_http *h) {
-  if (h->body || h->uploads) lml_misuse(L, "options 'body', 'form' and 'json' exclude each other");
+  if (h->body || h->uploads)
+    lml_misuse(L, "options 'body', 'form', 'json' and 'multipart' exclude each other");
 }
 
 static void set_body(lua_State *L, mli_http *h, int index) {
@@ -197,6 +198,13 @@ static void read_body(lua_State *L, mli_http *h, const char *name) {
       lml_misuse(L, "option 'body.file': string expected, got %s", luaL_typename(L, -1));
     lua_pop(L, 1);
   }
+  h->uploads = h->attended = true;
+}
+
+/* A body that lua/moonloop/http/multipart.lua puts piece by piece. */
+static void read_multipart(lua_State *L, mli_http *h, const char *name) {
+  lml_http_check_type(L, name, LUA_TTABLE);
+  only_body(L, h);
   h->uploads = h->attended = true;
 }
 
@@ -395,6 +403,7 @@ static const lml_http_option options_of_request[] = {
   { "max_body", read_max_body },
   { "max_redirects", read_max_redirects },
   { "method", read_method },
+  { "multipart", read_multipart },
   { "on_debug", read_on_debug },
   { "on_progress", read_on_progress },
   { "proxy", lml_http_read_proxy },

@@ -4,6 +4,7 @@
 
 local ml_core = require "moonloop.core"
 local core = require "moonloop.http.core"
+local multipart = require "moonloop.http.multipart"
 local sources = require "moonloop.http.sources"
 local stream = require "moonloop.http.stream"
 local now = ml_core.now
@@ -104,10 +105,11 @@ core.attend(function(x, options)
     on_debug = options.on_debug }, Exchange)
   local _ <close> = self
   if x:uploads() then
-    local source, err = sources.open(options.body)
+    local form = options.multipart
+    local source, err = (form and multipart or sources).open(form or options.body)
     if not source then return nil, err end
     self.source, self.rewinds = source, 0
-    source.left = x:upload(source.length or options.length, source.rewind ~= nil)
+    source.left = x:upload(source.length or options.length, source.rewind ~= nil, source.type)
   end
   x:begin()
   if not options.stream then

@@ -2,6 +2,7 @@
 
 local core = require "moonloop.http.core"
 local check = require "moonloop.check"
+local multipart = require "moonloop.http.multipart"
 
 -- One word of a POSIX shell.
 local function quote(text)
@@ -175,7 +176,7 @@ end
 
 local function add_bodies(self, req, options)
   if options.multipart then
-    for _, part in ipairs(req.parts) do add_part(self, part) end
+    for _, part in ipairs(multipart.parts(options.multipart)) do add_part(self, part) end
   elseif type(options.body) == "table" and options.body.file then
     add(self, "--data-binary", "@" .. options.body.file)
   elseif options.body ~= nil and type(options.body) ~= "string" then
