@@ -8,6 +8,7 @@ local misbehave = require "spec.support.misbehave"
 local nginx = require "spec.support.nginx"
 local proxy = require "spec.support.proxy"
 local socks = require "spec.support.socks"
+local tls_front = require "spec.support.tls_front"
 
 describe("options of a request:", function()
   local srv, bin
@@ -144,6 +145,30 @@ describe("options of a request:", function()
         { proxy = { url = via.url, user = "me", password = "wrong-secret" } })
       assert.equal("proxy", what)
       assert.is_nil(message:find("secret", 1, true))
+    end)
+
+    it("is spoken to with TLS, trusted by rules of its own", function()
+      local via <close> = proxy.start { user = "me", password = "secret" }
+      local front <close> = tls_front.start(via.port)
+      local function through(url, trust, tls)
+        return get(url .. "/300b", { tls = tls, proxy = {
+          url = front.url, user = "me", password = "secret", tls = trust,
+        } })
+      end
+      local ours = { ca = srv.ca }
+      assert.equal(200, assert(through(srv.url, { ca = front.ca })).status)
+      assert.equal(200, assert(through(srv.url, { verify = false })).status)
+      assert.equal(200, assert(through(srv.https_url, { ca = front.ca }, ours)).status)
+      local res, err = through(srv.url)
+      assert.is_nil(res)
+      assert.equal("proxy", err.code)
+      -- What is trusted of the one is not of the other.
+      res, err = through(srv.https_url, { ca = front.ca })
+      assert.is_nil(res)
+      assert.equal("tls", err.code)
+      res, err = through(srv.https_url, nil, ours)
+      assert.is_nil(res)
+      assert.equal("proxy", err.code)
     end)
 
     it("is passed by for the hosts that no_proxy names", function()

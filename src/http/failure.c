@@ -53,6 +53,12 @@ static const char *connect_code(const mli_http *h, long os_errno) {
   return os_errno == ECONNREFUSED ? "refused" : "connect";
 }
 
+/* A handshake with an https proxy comes before its answer to CONNECT, or there is none. */
+static const char *tls_code(const mli_http *h) {
+  const char *proxy = h->extra ? h->extra->proxy : NULL;
+  return proxy && strncmp(proxy, "https:", 6) == 0 && !h->connect_code ? "proxy" : "tls";
+}
+
 static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   switch (code) {
   case CURLE_COULDNT_RESOLVE_HOST: return "resolve";
@@ -75,7 +81,7 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   case CURLE_SSL_ISSUER_ERROR:
   case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
   case CURLE_SSL_INVALIDCERTSTATUS:
-  case CURLE_SSL_CLIENTCERT: return "tls";
+  case CURLE_SSL_CLIENTCERT: return tls_code(h);
   case CURLE_TOO_MANY_REDIRECTS: return "redirects";
   case CURLE_SEND_FAIL_REWIND: return "body";
   case CURLE_UNSUPPORTED_PROTOCOL: /* of what came, or of where a redirect leads to */
