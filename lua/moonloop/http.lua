@@ -9,6 +9,8 @@ require "moonloop"
 local core = require "moonloop.http.core"
 local stream = require "moonloop.http.stream"
 local websocket = require "moonloop.http.websocket"
+local download = require "moonloop.http.download"
+local events = require "moonloop.http.events"
 require "moonloop.http.exchange"
 local check = require "moonloop.check"
 local request = require "moonloop.http.request"
@@ -151,6 +153,23 @@ function http.request(url, options)
     return request.perform(complete(url, options, options.method))
   end
   return core.request(url, options)
+end
+
+---Connects to a source of server-sent events.
+---@param url string
+---@param options moonloop.http.Options|moonloop.http.EventsOptions|nil
+---@return moonloop.http.Events? events  callable, for `for`, and <close>
+---@return table? err
+function http.events(url, options) return events.connect(http.get, url, options) end
+
+---Downloads into a file, which is there when this returns, whole and on the disk, or not at all.
+---@param url string
+---@param path string
+---@param options moonloop.http.Options|moonloop.http.DownloadOptions|nil
+---@return moonloop.http.Stream? res  with `path`, `size` and `resumed`
+---@return table? err
+function http.download(url, path, options)
+  return download.download(http.get, url, path, options)
 end
 
 local limit_names = { max_connections = true, max_per_host = true, max_host_streams = true }

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define VERSION_MARK 1 /* nanoseconds: see F4 */
+
 /* ---- files ---- */
 
 static void destroy_file(mli_object *object) {
@@ -26,12 +28,14 @@ static mli_file *file_new(const char *path) {
   if (!file) return NULL;
   mli_object_init(&file->object, &file_type);
   file->fd = -1;
-  file->size = file->time = 0;
+  file->size = file->version = 0;
   memcpy(file->path, path, size);
   return file;
 }
 
 /* ---- what they have in common ---- */
+
+static int work_open(mli_file_op *f);
 
 static void destroy_op(mli_object *object) {
   mli_file_op *f = mli_container(object, mli_file_op, op.object);
@@ -57,12 +61,16 @@ static mli_file_op *op_new(mli_loop *loop, const mli_op_class *class, int (*work
   return f;
 }
 
-/* `err` is libuv's: negative, or 0. */
+/* `err` is libuv's: negative, or 0. Lets go of the file first, so that who waits finds it
+** closed if nobody else has it; what an open gives is for who waits. */
 static void end(mli_file_op *f, int err) {
   char what[512];
-  if (f->op.ended) return;
   snprintf(what, sizeof what, "%s %s", f->op.class->name, f->path ? f->path : f->file->path);
-  mli_op_end_uv(&f->op, err, what);
+  if (f->work != work_open || err < 0 || f->op.ended) {
+    if (f->file) mli_release(f->file);
+    f->file = NULL;
+  }
+  if (!f->op.ended) mli_op_end_uv(&f->op, err, what);
 }
 
 /* In the pool. */
@@ -76,7 +84,6 @@ static void on_work(uv_work_t *req) {
 
 static void on_worked(uv_work_t *req, int cancelled) {
   mli_file_op *f = mli_container(req, mli_file_op, req);
-  f->busy = false;
   end(f, cancelled ? cancelled : (int)(intptr_t)req->data);
   mli_release(&f->op);
 }
@@ -89,34 +96,46 @@ static void start(mli_op *op) {
     return;
   }
   mli_object_retain(&op->object); /* F3 */
-  f->busy = true;
 }
 
-static void abort_op(mli_op *op) {
+static void abort_at_once(mli_op *op) {
   mli_file_op *f = mli_container(op, mli_file_op, op);
-  mli_op_end(op, ML_CANCELLED, NULL, NULL); /* F2 */
-  if (f->busy) uv_cancel((uv_req_t *)&f->req);
+  mli_op_end(op, ML_CANCELLED, NULL, NULL);
+  uv_cancel((uv_req_t *)&f->req);
+}
+
+/* What changes a file is not left behind: whoever writes there next comes after it. */
+static void abort_when_done(mli_op *op) {
+  uv_cancel((uv_req_t *)&mli_container(op, mli_file_op, op)->req);
 }
 
 /* ---- opening ---- */
+
+/* Whether the path leads to another file by now: whoever had the lock before has
+** renamed or removed this one. */
+static bool is_gone(const char *path, const struct stat *was) {
+  struct stat now;
+  return stat(path, &now) < 0 || now.st_ino != was->st_ino || now.st_dev != was->st_dev;
+}
 
 static int work_open(mli_file_op *f) {
   static const int flags[] = { [MLI_FILE_READ] = O_RDONLY,
                                [MLI_FILE_WRITE] = O_RDWR | O_CREAT,
                                [MLI_FILE_FOLDER] = O_RDONLY | O_DIRECTORY };
-  struct stat stat;
+  struct stat now;
   mli_file *file = f->file;
   if (file->fd < 0) file->fd = open(f->path, flags[f->how] | O_CLOEXEC, 0666);
-  if (file->fd < 0 || fstat(file->fd, &stat) < 0) return errno;
-  if (f->how != MLI_FILE_FOLDER && !S_ISREG(stat.st_mode))
-    return S_ISDIR(stat.st_mode) ? EISDIR : ESPIPE;
+  if (file->fd < 0) return errno;
   if (f->how == MLI_FILE_WRITE && flock(file->fd, LOCK_EX | LOCK_NB) < 0) return errno;
-  file->size = stat.st_size;
-  file->time = stat.st_mtime;
-  return 0;
+  if (fstat(file->fd, &now) < 0) return errno;
+  if (f->how != MLI_FILE_FOLDER && !S_ISREG(now.st_mode))
+    return S_ISDIR(now.st_mode) ? EISDIR : ESPIPE;
+  file->size = now.st_size;
+  file->version = now.st_mtim.tv_nsec == VERSION_MARK ? now.st_mtim.tv_sec : 0;
+  return f->how == MLI_FILE_WRITE && is_gone(f->path, &now) ? EAGAIN : 0;
 }
 
-static const mli_op_class open_class = { "open", start, abort_op };
+static const mli_op_class open_class = { "open", start, abort_at_once };
 
 mli_file_op *mli_file_open_new(mli_loop *loop, const char *path, mli_file_how how) {
   mli_file *file = file_new(path);
@@ -135,7 +154,7 @@ static int work_read(mli_file_op *f) {
   return n < 0 ? errno : 0;
 }
 
-static const mli_op_class read_class = { "read", start, abort_op };
+static const mli_op_class read_class = { "read", start, abort_at_once };
 
 mli_file_op *mli_file_read_new(mli_loop *loop, mli_file *file, int64_t offset, size_t size) {
   mli_file_op *f = op_new(loop, &read_class, work_read, file, NULL, NULL);
@@ -156,21 +175,22 @@ static int work_write(mli_file_op *f) {
     if (n < 0 && errno != EINTR) return errno;
     if (n > 0) done += (size_t)n;
   }
-  struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = f->time } };
-  return f->time != MLI_FILE_NO_TIME && futimens(f->file->fd, times) < 0 ? errno : 0;
+  struct timespec times[2] = { { .tv_nsec = UTIME_OMIT },
+                               { .tv_sec = f->version, .tv_nsec = VERSION_MARK } };
+  return f->version && futimens(f->file->fd, times) < 0 ? errno : 0;
 }
 
-static const mli_op_class write_class = { "write", start, abort_op };
+static const mli_op_class write_class = { "write", start, abort_when_done };
 
 mli_file_op *mli_file_write_new(mli_loop *loop, mli_file *file, int64_t offset, char *bytes,
-                                size_t size, size_t room, int64_t time) {
+                                size_t size, size_t room, int64_t version) {
   mli_file_op *f = op_new(loop, &write_class, work_write, file, NULL, NULL);
   if (!f) return NULL;
   f->offset = offset;
   f->bytes = bytes;
   f->size = size;
   f->room = room;
-  f->time = time;
+  f->version = version;
   return f;
 }
 
@@ -178,7 +198,7 @@ static int work_truncate(mli_file_op *f) {
   return ftruncate(f->file->fd, f->offset) < 0 ? errno : 0;
 }
 
-static const mli_op_class truncate_class = { "truncate", start, abort_op };
+static const mli_op_class truncate_class = { "truncate", start, abort_when_done };
 
 mli_file_op *mli_file_truncate_new(mli_loop *loop, mli_file *file, int64_t size) {
   mli_file_op *f = op_new(loop, &truncate_class, work_truncate, file, NULL, NULL);
@@ -188,7 +208,7 @@ mli_file_op *mli_file_truncate_new(mli_loop *loop, mli_file *file, int64_t size)
 
 static int work_sync(mli_file_op *f) { return fsync(f->file->fd) < 0 ? errno : 0; }
 
-static const mli_op_class sync_class = { "fsync", start, abort_op };
+static const mli_op_class sync_class = { "fsync", start, abort_at_once };
 
 mli_file_op *mli_file_sync_new(mli_loop *loop, mli_file *file) {
   return op_new(loop, &sync_class, work_sync, file, NULL, NULL);
@@ -198,7 +218,7 @@ mli_file_op *mli_file_sync_new(mli_loop *loop, mli_file *file) {
 
 static int work_rename(mli_file_op *f) { return rename(f->path, f->other) < 0 ? errno : 0; }
 
-static const mli_op_class rename_class = { "rename", start, abort_op };
+static const mli_op_class rename_class = { "rename", start, abort_when_done };
 
 mli_file_op *mli_file_rename_new(mli_loop *loop, const char *from, const char *to) {
   return op_new(loop, &rename_class, work_rename, NULL, from, to);
@@ -206,7 +226,7 @@ mli_file_op *mli_file_rename_new(mli_loop *loop, const char *from, const char *t
 
 static int work_unlink(mli_file_op *f) { return unlink(f->path) < 0 ? errno : 0; }
 
-static const mli_op_class unlink_class = { "unlink", start, abort_op };
+static const mli_op_class unlink_class = { "unlink", start, abort_when_done };
 
 mli_file_op *mli_file_unlink_new(mli_loop *loop, const char *path) {
   return op_new(loop, &unlink_class, work_unlink, NULL, path, NULL);

@@ -8,8 +8,9 @@
 **   x:begin()
 **   x:wait(events[, timeout])      -> those that are there; 0: timeout
 **   x:take()                       -> what came of the body, may be ""
-**   x:save(file, offset, time[, digest]) -> how many bytes were there and are in the file now, or
-**                                     nil and an error; `time` in seconds since 1970, or nil
+**   x:save(file, offset, version[, digest]) -> how many bytes were there and are in the file now,
+*or
+**                                     nil and an error; see F4 in core/file.h
 **   x:put(text, from, rewinds)     -> the place after what was taken; nil: begin again
 **   x:finish(rewinds)   x:rewinds()
 **   x:response()                   -> response, or nil and an error
@@ -171,7 +172,7 @@ static int x_save(lua_State *L) {
   mli_exchange *x = check(L);
   mli_file *file = lml_http_check_file(L, 2);
   lua_Integer offset = luaL_checkinteger(L, 3);
-  int64_t time = luaL_optinteger(L, 4, MLI_FILE_NO_TIME);
+  int64_t version = luaL_checkinteger(L, 4);
   mli_digest *digest = lua_isnoneornil(L, 5) ? NULL : lml_http_check_digest(L, 5);
   lml_check_wait(L, lml_state_of(L), "write");
   mli_loop *loop = lml_io_loop(L);
@@ -184,7 +185,7 @@ static int x_save(lua_State *L) {
   }
   if (digest && !mli_digest_update(digest, b->bytes, b->size))
     return luaL_error(L, "the checksum failed");
-  mli_file_op *f = mli_file_write_new(loop, file, offset, b->bytes, b->size, b->room, time);
+  mli_file_op *f = mli_file_write_new(loop, file, offset, b->bytes, b->size, b->room, version);
   if (!f) return luaL_error(L, "not enough memory");
   *b = (mli_buffer){ NULL, 0, 0 };
   *box = &f->op;

@@ -2,16 +2,19 @@
 ** http_file.c: files that are sent and downloaded, for lua/moonloop/http/*.lua.
 ** What fails gives nil and an error with the system's code.
 **
-**   file, size, time = core.open_file(path, how)   "read", "write" (made, kept, locked), "folder"
+**   file, size, version = core.open_file(path, how)   "read", "write" (made, kept, locked),
+*"folder"
 **   file:read(offset, size) -> bytes, "" at the end
 **   file:truncate(size)   file:sync()   file:close()
 **   core.rename(from, to)   core.unlink(path)
+**   core.is_terminal()             whether standard error is one
 **   core.digest(name) -> digest, or nil: there is none of this name
 **   digest:update(bytes)   digest:hex()
 */
 #include "http_file.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define FILE_NAME "moonloop.http.file"
 #define DIGEST_NAME "moonloop.http.digest"
@@ -53,9 +56,10 @@ static int opened(lua_State *L, int status, lua_KContext ctx) {
   mli_file **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   luaL_setmetatable(L, FILE_NAME);
-  *box = mli_retain(f->file);
   lua_pushinteger(L, f->file->size);
-  lua_pushinteger(L, f->file->time);
+  lua_pushinteger(L, f->file->version);
+  *box = f->file;
+  f->file = NULL;
   return 3;
 }
 
@@ -122,6 +126,11 @@ static int l_unlink(lua_State *L) {
   return await_file(L, box, mli_file_unlink_new(loop, path), done);
 }
 
+static int l_is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty(STDERR_FILENO));
+  return 1;
+}
+
 /* ---- checksums ---- */
 
 static int l_digest(lua_State *L) {
@@ -169,11 +178,9 @@ static void make_class(lua_State *L, const char *name, const luaL_Reg *methods,
 }
 
 void lml_http_file_open(lua_State *L) {
-  static const luaL_Reg functions[] = { { "open_file", l_open },
-                                        { "rename", l_rename },
-                                        { "unlink", l_unlink },
-                                        { "digest", l_digest },
-                                        { NULL, NULL } };
+  static const luaL_Reg functions[] = { { "open_file", l_open }, { "rename", l_rename },
+                                        { "unlink", l_unlink },  { "is_terminal", l_is_terminal },
+                                        { "digest", l_digest },  { NULL, NULL } };
   static const luaL_Reg file_methods[] = {
     { "read", file_read }, { "truncate", file_truncate },
     { "sync", file_sync }, { "close", file_close },

@@ -8,6 +8,8 @@ local core = require "moonloop.http.core"
 local check = require "moonloop.check"
 local Cookies = require "moonloop.http.cookies"
 local request = require "moonloop.http.request"
+local download = require "moonloop.http.download"
+local events = require "moonloop.http.events"
 local retry = require "moonloop.http.retry"
 local websocket = require "moonloop.http.websocket"
 
@@ -247,6 +249,16 @@ function Session:websocket(url, options)
   for name in pairs(options or {}) do wanted[name] = req[name] end
   for name in pairs(websocket.of_request) do wanted[name] = req[name] end
   return websocket.open(req.url, wanted)
+end
+
+---As `http.events`.
+function Session:events(url, options)
+  return events.connect(function(...) return self:get(...) end, url, options)
+end
+
+---As `http.download`.
+function Session:download(url, path, options)
+  return download.download(function(...) return self:get(...) end, url, path, options)
 end
 
 -- ---- the session itself ----

@@ -4,6 +4,7 @@ local ml_core = require "moonloop.core"
 local core = require "moonloop.http.core"
 local lists = require "moonloop.lists"
 local check = require "moonloop.check"
+local events = require "moonloop.http.events"
 local error_value, now = ml_core.error_value, ml_core.now
 
 local INPUT <const> = core.INPUT
@@ -149,6 +150,12 @@ function Stream:chunks(n) return iterator(self, Stream.read, n) end
 ---@param keep boolean? with their ends
 ---@return fun(): string?
 function Stream:lines(keep) return iterator(self, Stream.read_line, keep) end
+
+--- Iterates over server-sent events.
+---@return fun(): moonloop.http.Event?
+function Stream:events()
+  return iterator(self, events.read, events.parser())
+end
 
 local function read_json(self)
   local line, err
