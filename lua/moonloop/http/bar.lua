@@ -40,9 +40,7 @@ function Bar:show(at, last)
 end
 
 --- Leaves the line as it is.
-function Bar:__close()
-  io.stderr:write("\n")
-end
+function Bar.__close() io.stderr:write("\n") end
 
 --- A bar, where standard error is a terminal; else nil.
 function bar.new(name, from, total)

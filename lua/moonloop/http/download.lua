@@ -81,7 +81,6 @@ local function begin(self)
   local at = res and place_of(self, res, from)
   if res and not at and from > 0 and (res.status == 206 or res.status == 416) then
     res:close()
-    from = 0
     res, err = ask(self, 0)
     at = res and place_of(self, res, 0)
   end
@@ -141,7 +140,7 @@ end
 
 -- All is there: checks it and gives it its name.
 local function settle(self)
-  local own, part, ok, err = self.own, self.path .. ".part", nil, nil
+  local own, part = self.own, self.path .. ".part"
   if self.digest then
     local hex = self.digest:hex()
     if hex ~= own.hex then
@@ -151,10 +150,10 @@ local function settle(self)
     end
   end
   if own.sync then
-    ok, err = self.part:sync()
+    local ok, err = self.part:sync()
     if not ok then return nil, err end
   end
-  ok, err = core.rename(part, self.path)
+  local ok, err = core.rename(part, self.path)
   if not ok then return nil, err end
   self.done = true
   if own.sync then return sync_folder(self.path) end
