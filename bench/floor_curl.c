@@ -3,11 +3,14 @@
 ** interface and libuv: N GETs of a URL, C at once, connections kept alive and
 ** handles used again. The floor for bench/http.
 **
-**   floor_curl [-n N] [-c C] URL BYTES        BYTES: the size each body must have
+**   floor_curl [-n N] [-c C] [-b B] [-o FILE] URL BYTES
+**                                   BYTES: the size each body must have; B: CURLOPT_BUFFERSIZE;
+**                                   FILE: where bodies are written
 **
 ** Prints one line, cpu_us being the CPU time (user and system) of one request.
 */
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +29,7 @@ static uv_timer_t timer;
 static const char *url;
 static size_t expected;
 static long to_begin, to_end, wrong;
+static int file = -1;
 
 static void die(const char *what) {
   fprintf(stderr, "floor_curl: %s\n", what);
@@ -33,7 +37,9 @@ static void die(const char *what) {
 }
 
 static size_t on_body(char *data, size_t one, size_t size, void *got) {
-  (void)data, (void)one;
+  (void)one;
+  if (file >= 0 && pwrite(file, data, size, (off_t) * (size_t *)got) != (ssize_t)size)
+    die("cannot write");
   *(size_t *)got += size;
   return size;
 }
@@ -127,16 +133,21 @@ static double wall_seconds(void) {
 }
 
 int main(int argc, char **argv) {
-  long n = 20000, c = 64;
-  for (int o; (o = getopt(argc, argv, "n:c:")) != -1;) {
+  long n = 20000, c = 64, buffer = 16384;
+  for (int o; (o = getopt(argc, argv, "n:c:b:o:")) != -1;) {
     if (o == 'n')
       n = atol(optarg);
     else if (o == 'c')
       c = atol(optarg);
+    else if (o == 'b')
+      buffer = atol(optarg);
+    else if (o == 'o')
+      file = open(optarg, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     else
       return 2;
   }
-  if (argc - optind != 2 || n < 1 || c < 1) die("usage: floor_curl [-n N] [-c C] URL BYTES");
+  if (argc - optind != 2 || n < 1 || c < 1)
+    die("usage: floor_curl [-n N] [-c C] [-b B] [-o FILE] URL BYTES");
   url = argv[optind];
   expected = (size_t)atoll(argv[optind + 1]);
   if (c > n) c = n;
@@ -157,6 +168,7 @@ int main(int argc, char **argv) {
     if (!easy) die("no memory");
     curl_easy_setopt(easy, CURLOPT_URL, url);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, buffer);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, &got[i]);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, &got[i]);
@@ -174,7 +186,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "floor_curl: %ld of %ld responses were wrong\n", wrong + to_end, n);
     return 1;
   }
-  printf("bench=floor_curl n=%ld c=%ld cpu_us=%.2f req_s=%.0f\n", n, c, cpu * 1e6 / (double)n,
-         (double)n / wall);
+  printf("bench=floor_curl n=%ld c=%ld cpu_us=%.2f cpu_ms=%.1f req_s=%.0f\n", n, c,
+         cpu * 1e6 / (double)n, cpu * 1e3, (double)n / wall);
   return 0;
 }

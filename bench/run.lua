@@ -7,6 +7,7 @@ local nginx = require "spec.support.nginx"
 local process = require "bench.process"
 
 local OUT <const> = arg[1] -- where the floors are
+local GIB <const> = 1024 * 1024 * 1024
 local cpus = process.cpus()
 local same = ("%d,%d"):format(cpus[1], cpus[1])
 local apart = cpus[2] and ("%d,%d"):format(cpus[1], cpus[2])
@@ -64,6 +65,14 @@ local benches = {
   { name = "http_keepalive", note = "300 B, 64 at once", key = "cpu_us", ratio = 1.25, http = true,
     bench = on_first_cpu(lua("http_keepalive", "$URL/300b", 20000, 64)),
     floor = on_first_cpu(floor("floor_curl", "-n 20000 -c 64 $URL/300b 300")) },
+  { name = "http_download", note = "1 GiB, read", key = "cpu_ms", ratio = 1.1, http = true,
+    bench = on_first_cpu(lua("http_download", "$URL/files/1g", GIB)),
+    floor = on_first_cpu(floor("floor_curl", "-n 1 -c 1 $URL/files/1g", GIB)) },
+  { name = "http_download", note = "1 GiB, to a file", key = "cpu_ms", ratio = 1.1, http = true,
+    bench = on_first_cpu(lua("http_download", "$URL/files/1g", GIB, "$FILE")),
+    floor = on_first_cpu(floor("floor_curl", "-n 1 -c 1 -o $FILE $URL/files/1g", GIB)) },
+  { name = "http_download", note = "1 GiB, memory", key = "rss_mb", most = 20, rounds = 1,
+    http = true, bench = lua("http_download", "$URL/files/1g", GIB) },
   { name = "perf_test", whole = "lua5.4 examples/perf_test.lua" },
 }
 
@@ -107,10 +116,20 @@ end
 
 local FORMAT <const> = "%-18s %-18s %-8s %12s %10s %8s   %-16s %s"
 
-local function compare(b, rounds, url)
+-- A server with a file of 1 GiB, which takes no room on the disk.
+local function start_server()
+  local server = nginx.start { cpu = cpus[2] }
+  assert(os.execute(("truncate -s %d '%s/1g'"):format(GIB, server.files)))
+  return server
+end
+
+local function compare(b, rounds, server)
   local values, floors, ratios = {}, {}, {}
   local function one(command)
-    return command and measure(command:gsub("%$URL", url or ""), b.key)
+    if server and command then
+      command = command:gsub("%$URL", server.url):gsub("%$FILE", server.dir .. "/saved")
+    end
+    return command and measure(command, b.key)
   end
   for round = 1, b.rounds or rounds do
     local value, low
@@ -159,8 +178,8 @@ for _, b in ipairs(benches) do
         print(FORMAT:format("bench", "", "what", "median", "floor", "ratio", "goal", ""))
         titles = true
       end
-      if b.http then server = server or nginx.start { cpu = cpus[2] } end
-      compare(b, rounds, server and server.url)
+      if b.http then server = server or start_server() end
+      compare(b, rounds, server)
     end
   end
 end

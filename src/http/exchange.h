@@ -24,7 +24,8 @@
 #include "core/park.h"
 #include "request.h"
 
-#define MLI_EXCHANGE_HIGH ((size_t)256 * 1024)
+/* Several times what libcurl receives at once: then a reader that keeps up does not pause it. */
+#define MLI_EXCHANGE_HIGH ((size_t)512 * 1024)
 
 /* What an owner can wait for. */
 enum {
