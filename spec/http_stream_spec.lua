@@ -41,8 +41,10 @@ describe("a response that streams", function()
   local srv
   lazy_setup(function()
     srv = nginx.start { http2 = true }
-    local file <close> = assert(io.open(srv.files .. "/8m", "wb"))
-    file:write(("0123456789abcdef"):rep(8 * MIB // 16))
+    for _, size in ipairs { 2, 8 } do
+      local file <close> = assert(io.open(srv.files .. "/" .. size .. "m", "wb"))
+      file:write(("0123456789abcdef"):rep(size * MIB // 16))
+    end
   end)
   lazy_teardown(function() srv:stop() end)
 
@@ -159,6 +161,25 @@ describe("a response that streams", function()
     assert.equal("2", res.http_version)
     ml.sleep(0.05) -- it pauses meanwhile
     assert.equal(8 * MIB, #res:read_all())
+  end)
+
+  it("pauses by itself among others of its connection", function()
+    ml.run(function()
+      local readers = {}
+      for i = 1, 8 do
+        readers[i] = ml.spawn(function()
+          local res <close> = assert(http.get(srv.https_url .. "/files/2m",
+            { stream = true, http_version = "2", tls = { ca = srv.ca }, timeout = h.TIMEOUT }))
+          local n = 0
+          for part in res:chunks() do
+            n = n + #part
+            if i % 2 == 0 then ml.sleep(0.002) end -- longer than what comes meanwhile
+          end
+          return n
+        end)
+      end
+      for _, reader in ipairs(readers) do assert.equal(2 * MIB, reader:result(h.TIMEOUT)) end
+    end)
   end)
 
   it("ends with an error where the connection does, after what came", function()
@@ -291,6 +312,50 @@ describe("a response that streams", function()
       job:cancel_and_wait(h.TIMEOUT)
       assert.is_true(job:cancelled())
       assert.is_truthy(closed.future:result(h.TIMEOUT))
+    end)
+  end)
+
+  -- Cancels the job that runs f(started, url), once `started` is open, and checks that it ends at
+  -- once and leaves nothing.
+  local function cancelled_in(f)
+    ml.run(function()
+      http.get(srv.url .. "/300b")
+      local fds = h.fds()
+      local started = h.gate()
+      local job = ml.spawn(f, started, srv.url)
+      started:pass()
+      local began = ml.now()
+      job:cancel_and_wait(h.TIMEOUT)
+      assert.is_true(ml.now() - began < (h.checking() and 1 or 0.1), ml.now() - began)
+      assert.is_true(job:cancelled())
+      assert.equal(300, #assert(http.get(srv.url .. "/300b")).body)
+      h.eventually(function() return h.fds() <= fds end, "the end of the connection")
+    end)
+  end
+
+  it("is cancelled while it waits for its head", function()
+    cancelled_in(function(started, url)
+      started:open()
+      return http.get(url .. "/delay/10/300b", { stream = true })
+    end)
+  end)
+
+  it("is cancelled while it is paused", function()
+    cancelled_in(function(started, url)
+      local res <close> = assert(http.get(url .. "/files/8m", { stream = true }))
+      res:read(1)
+      ml.sleep(0.05)
+      started:open()
+      ml.sleep(h.TIMEOUT)
+    end)
+  end)
+
+  it("is cancelled while its request's body waits", function()
+    cancelled_in(function(started, url)
+      return http.post(url .. "/echo", { stream = true, body = function()
+        started:open()
+        ml.sleep(h.TIMEOUT)
+      end })
     end)
   end)
 
