@@ -20,7 +20,13 @@ describe("a body", function()
   lazy_setup(function()
     srv = nginx.start {
       http2 = true,
-      locations = "location = /dripping { limit_rate 8k; rewrite ^ /files/10k break; }",
+      locations = [[location = /dripping { limit_rate 8k; rewrite ^ /files/10k break; }
+        location = /keep {
+          client_body_in_file_only on;
+          add_header X-File $request_body_file;
+          echo_read_request_body;
+          echo kept;
+        }]],
     }
   end)
   lazy_teardown(function() srv:stop() end)
@@ -231,21 +237,24 @@ describe("a body", function()
         local requests = {}
         for i = 1, 8 do
           requests[i] = ml.spawn(function()
-            local n = 0
-            local res = assert(http.post(srv.https_url .. "/echo", {
+            local n, sent = 0, {}
+            local res = assert(http.post(srv.https_url .. "/keep", {
               http_version = "2", tls = { ca = srv.ca }, timeout = h.TIMEOUT,
               body = function()
                 n = n + 1
                 if n % 10 == i then ml.sleep(0.001) end
-                return n <= 50 and ("x"):rep(10000) or nil
+                sent[n] = n <= 50 and ("%04d"):format(n):rep(2500) or nil
+                return sent[n]
               end,
             }))
             assert.equal("2", res.http_version)
-            return #res.body
+            -- nginx's own echo of such a body leaves out a part of it.
+            local file <close> = assert(io.open(res.headers["X-File"], "rb"))
+            return file:read "a" == table.concat(sent)
           end)
         end
         for _, request in ipairs(requests) do
-          assert.equal(500000, request:result(h.TIMEOUT))
+          assert.is_true(request:result(h.TIMEOUT))
         end
       end)
     end)
