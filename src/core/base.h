@@ -22,10 +22,21 @@
 #define mli_likely(x) __builtin_expect(!!(x), 1)
 #define mli_unlikely(x) __builtin_expect(!!(x), 0)
 
-static inline uint64_t mli_now(void) {
+static inline uint64_t mli_clock(clockid_t clock) {
   struct timespec ts;
-  clock_gettime(CLOCK_MONOTONIC, &ts);
+  clock_gettime(clock, &ts);
   return (uint64_t)ts.tv_sec * MLI_SECOND + (uint64_t)ts.tv_nsec;
+}
+
+static inline uint64_t mli_now(void) { return mli_clock(CLOCK_MONOTONIC); }
+
+/* The same, some milliseconds behind, at a fraction of the cost: for what people read. */
+static inline uint64_t mli_now_about(void) {
+#ifdef CLOCK_MONOTONIC_COARSE
+  return mli_clock(CLOCK_MONOTONIC_COARSE);
+#else
+  return mli_now();
+#endif
 }
 
 #endif

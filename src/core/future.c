@@ -54,6 +54,11 @@ mli_future *mli_future_new(void) {
 
 bool mli_future_start(mli_future *f) {
   unsigned state = MLI_PENDING;
+  if (!f->shared) { /* nobody else can change it: no locked instruction, which waits for memory */
+    if (atomic_load_explicit(&f->state, memory_order_relaxed) != state) return false;
+    atomic_store_explicit(&f->state, MLI_RUNNING, memory_order_relaxed);
+    return true;
+  }
   return atomic_compare_exchange_strong_explicit(&f->state, &state, MLI_RUNNING,
                                                  memory_order_acq_rel, memory_order_relaxed);
 }

@@ -285,7 +285,7 @@ int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, 
       a->abort(a);
     }
     if (!atomic_load_explicit(&a->woken, memory_order_relaxed)) {
-      a->since = mli_now();
+      a->since = mli_now_about();
       if (deadline != MLI_FOREVER && !a->why) {
         a->timer.fire = on_deadline;
         mli_loop_timer_start(S->loop, &a->timer, deadline);
