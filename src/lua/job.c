@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "crossing.h"
 #include "generator.h"
 #include "state.h"
@@ -16,28 +17,45 @@
 #define TURN_LENGTH (2 * MLI_MILLISECOND)
 #define COROUTINES_PER_TABLE 256
 #define IDLE_COROUTINES 16384 /* 16 MB; to make one costs more than all the rest of a job */
-#define JOBS_PER_CHUNK 64
+#define FIRST_CHUNK (16u << 10)
+#define LARGE_PAGE (2u << 20)
 
 /* ---- memory ---- */
 
 typedef struct job_chunk {
   struct job_chunk *next;
-  lml_job jobs[JOBS_PER_CHUNK];
+  lml_job jobs[];
 } job_chunk;
 
+/* The first chunk is small, each is as large as all before it, and from some thousand
+** jobs on it is a large page: records that are visited in any order then cost fewer
+** page faults, and less time to find. */
+static bool add_chunk(lml_state *S) {
+  size_t size = sizeof(job_chunk) + S->job_room * sizeof(lml_job);
+  if (size < FIRST_CHUNK) size = FIRST_CHUNK;
+  bool large = size >= LARGE_PAGE / 2;
+  job_chunk *chunk = large ? aligned_alloc(LARGE_PAGE, size = LARGE_PAGE) : malloc(size);
+  if (!chunk) return false;
+#ifdef MADV_HUGEPAGE
+  if (large) madvise(chunk, size, MADV_HUGEPAGE); /* a wish */
+#endif
+  chunk->next = S->job_chunks;
+  S->job_chunks = chunk;
+  S->fresh_jobs = chunk->jobs;
+  S->fresh_job_count = (size - sizeof *chunk) / sizeof(lml_job);
+  S->job_room += S->fresh_job_count;
+  return true;
+}
+
 static lml_job *job_new(lml_state *S) {
-  if (!S->free_jobs) {
-    job_chunk *chunk = malloc(sizeof *chunk);
-    if (!chunk) return NULL;
-    chunk->next = S->job_chunks;
-    S->job_chunks = chunk;
-    for (int i = JOBS_PER_CHUNK - 1; i >= 0; i--) {
-      chunk->jobs[i].ready_next = S->free_jobs;
-      S->free_jobs = &chunk->jobs[i];
-    }
-  }
   lml_job *job = S->free_jobs;
-  S->free_jobs = job->ready_next;
+  if (job) {
+    S->free_jobs = job->ready_next;
+  } else {
+    if (S->fresh_job_count == 0 && !add_chunk(S)) return NULL;
+    S->fresh_job_count--;
+    job = S->fresh_jobs++;
+  }
   memset(job, 0, sizeof *job);
   job->S = S;
   job->id = ++S->next_id;

@@ -49,6 +49,7 @@ static void free_memory(lml_state *S) {
   S->idle_count = S->idle_room = S->free_slot_count = S->free_slot_room = 0;
   S->chunk_count = S->chunk_room = 0;
   S->free_jobs = NULL;
+  S->fresh_job_count = S->job_room = 0;
 }
 
 /* What the state made ends, and it counts no more as one of the host's. */

@@ -247,6 +247,8 @@ struct lml_state {
   size_t job_count;
   uint32_t next_id;
   lml_job *free_jobs;
+  lml_job *fresh_jobs; /* never used yet, in the newest chunk */
+  size_t fresh_job_count, job_room;
   void *job_chunks;
   lml_coroutine *idle; /* recycled coroutines */
   size_t idle_count, idle_room;
