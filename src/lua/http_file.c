@@ -1,5 +1,5 @@
 /*
-** http_file.c: files that are sent and downloaded, for lua/moonloop/http/*.lua.
+** http_file.c: files that are sent and downloaded, for the Lua part of http.
 ** What fails gives nil and an error with the system's code.
 **
 **   file, size, version = core.open_file(path, how)   "read", "write" (made, kept, locked),

@@ -9,6 +9,7 @@
 */
 #include <arpa/inet.h>
 #include <curl/curl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
 #include "http_options.h"
