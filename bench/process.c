@@ -4,16 +4,19 @@
 **   process.pin(n)               the calling thread runs on CPU n only
 **   process.cpus()               the CPUs the calling thread may run on
 **   process.resident()           its resident memory in bytes, without what malloc keeps for later
+**   process.descriptors()        how many it may have open
 **   process.setenv(name, value)  before there are threads, and libraries that look
 */
 #include <errno.h>
 #include <lauxlib.h>
+#include <limits.h>
 #include <lua.h>
 #include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static int l_pin(lua_State *L) {
@@ -52,6 +55,13 @@ static int l_resident(lua_State *L) {
   return 1;
 }
 
+static int l_descriptors(lua_State *L) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return luaL_error(L, "%s", strerror(errno));
+  lua_pushinteger(L, limit.rlim_cur > INT_MAX ? INT_MAX : (lua_Integer)limit.rlim_cur);
+  return 1;
+}
+
 static int l_setenv(lua_State *L) {
   if (setenv(luaL_checkstring(L, 1), luaL_checkstring(L, 2), 1) != 0) {
     return luaL_error(L, "%s", strerror(errno));
@@ -61,8 +71,9 @@ static int l_setenv(lua_State *L) {
 
 __attribute__((visibility("default"))) int luaopen_bench_process(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "pin", l_pin },       { "cpus", l_cpus }, { "resident", l_resident },
-    { "setenv", l_setenv }, { NULL, NULL },
+    { "pin", l_pin },           { "cpus", l_cpus },
+    { "resident", l_resident }, { "descriptors", l_descriptors },
+    { "setenv", l_setenv },     { NULL, NULL },
   };
   luaL_newlib(L, functions);
   return 1;

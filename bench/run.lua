@@ -1,13 +1,13 @@
 -- Runs benches and their floors in turns, several rounds, and prints the medians, the ratio
 -- and what is asked for.
 --
--- usage: ./dev bench [-r ROUNDS] [NAME ...]      NAME: submit_wait, http_keepalive, ...
+-- usage: ./dev bench [-r ROUNDS] [NAME ...]      NAME: submit_wait, spawn, ...
 
-local nginx = require "spec.support.nginx"
+local measure = require "bench.measure"
 local process = require "bench.process"
+local median, show = measure.median, measure.show
 
 local OUT <const> = arg[1] -- where the floors are
-local GIB <const> = 1024 * 1024 * 1024
 local cpus = process.cpus()
 local same = ("%d,%d"):format(cpus[1], cpus[1])
 local apart = cpus[2] and ("%d,%d"):format(cpus[1], cpus[2])
@@ -18,10 +18,6 @@ end
 
 local function floor(program, ...)
   return table.concat({ "'" .. OUT .. "/" .. program .. "'", ... }, " ")
-end
-
-local function on_first_cpu(command)
-  return ("taskset -c %d %s"):format(cpus[1], command)
 end
 
 -- `key` is what is compared. Goals: `ratio` to the floor at most, `most`, `least`.
@@ -62,45 +58,8 @@ local benches = {
     bench = lua("generator", 20000, 0, same), floor = floor("floor_pingpong", 20000, same) },
   { name = "generator", note = "strict, unpinned", key = "p50_us", ratio = 1.5,
     bench = lua("generator", 20000, 0), floor = floor("floor_pingpong", 20000) },
-  { name = "http_keepalive", note = "300 B, 64 at once", key = "cpu_us", ratio = 1.25, http = true,
-    bench = on_first_cpu(lua("http_keepalive", "$URL/300b", 20000, 64)),
-    floor = on_first_cpu(floor("floor_curl", "-n 20000 -c 64 $URL/300b 300")) },
-  { name = "http_download", note = "1 GiB, read", key = "cpu_ms", ratio = 1.1, http = true,
-    bench = on_first_cpu(lua("http_download", "$URL/files/1g", GIB)),
-    floor = on_first_cpu(floor("floor_curl", "-n 1 -c 1 $URL/files/1g", GIB)) },
-  { name = "http_download", note = "1 GiB, to a file", key = "cpu_ms", ratio = 1.1, http = true,
-    bench = on_first_cpu(lua("http_download", "$URL/files/1g", GIB, "$FILE")),
-    floor = on_first_cpu(floor("floor_curl", "-n 1 -c 1 -o $FILE $URL/files/1g", GIB)) },
-  { name = "http_download", note = "1 GiB, memory", key = "rss_mb", most = 20, rounds = 1,
-    http = true, bench = lua("http_download", "$URL/files/1g", GIB) },
   { name = "perf_test", whole = "lua5.4 examples/perf_test.lua" },
 }
-
----@return number # the value of `key` in the line that the command prints
-local function measure(command, key)
-  local pipe = assert(io.popen(command, "r"))
-  local line = pipe:read("a")
-  local ok = pipe:close()
-  local value = line:match("%f[%w]" .. key .. "=(%d+%.?%d*)")
-  if not ok or not value then
-    error(("%s: no %s in its output: %s"):format(command, key, line), 0)
-  end
-  return tonumber(value)
-end
-
-local function median(list)
-  table.sort(list)
-  local n = #list
-  return (list[(n + 1) // 2] + list[n // 2 + 1]) / 2
-end
-
-local function show(x)
-  if x >= 1000 then
-    local digits = ("%.0f"):format(x):reverse():gsub("(%d%d%d)", "%1,"):reverse()
-    return (digits:gsub("^,", ""))
-  end
-  return ("%.3g"):format(x)
-end
 
 local function verdict(value, b, ratio)
   local reached, goal
@@ -116,20 +75,10 @@ end
 
 local FORMAT <const> = "%-18s %-18s %-8s %12s %10s %8s   %-16s %s"
 
--- A server with a file of 1 GiB, which takes no room on the disk.
-local function start_server()
-  local server = nginx.start { cpu = cpus[2] }
-  assert(os.execute(("truncate -s %d '%s/1g'"):format(GIB, server.files)))
-  return server
-end
-
-local function compare(b, rounds, server)
+local function compare(b, rounds)
   local values, floors, ratios = {}, {}, {}
   local function one(command)
-    if server and command then
-      command = command:gsub("%$URL", server.url):gsub("%$FILE", server.dir .. "/saved")
-    end
-    return command and measure(command, b.key)
+    return command and measure.value(command, b.key)
   end
   for round = 1, b.rounds or rounds do
     local value, low
@@ -166,7 +115,6 @@ while arg[i] do
 end
 
 io.stdout:setvbuf("line")
-local server
 local titles = false
 for _, b in ipairs(benches) do
   if b and (not wanted or wanted[b.name]) then
@@ -178,9 +126,7 @@ for _, b in ipairs(benches) do
         print(FORMAT:format("bench", "", "what", "median", "floor", "ratio", "goal", ""))
         titles = true
       end
-      if b.http then server = server or start_server() end
-      compare(b, rounds, server)
+      compare(b, rounds)
     end
   end
 end
-if server then server:stop() end

@@ -32,6 +32,7 @@ assert(os.execute(("make -s -C '%sbench' modules OUT='%sbench'"):format(
   found:match("^(.-)spec/support/nginx.lua$"), build:match("^(.*/)"))))
 local nginx = require "spec.support.nginx"
 local easy = require "bench.easy"
+local make_trust = require "bench.trust"
 local process = require "bench.process"
 local CPUS <const> = #process.cpus()
 
@@ -135,22 +136,9 @@ local function run_case(case, n, expected, trust)
     goal and ("<= %.1f %s"):format(goal, ratio <= goal and "reached" or "missed") or ""))
 end
 
--- A bundle and a folder of certificates as the system has them, and the test server's besides:
--- what a process finds on a machine where that one is installed.
-local function make_trust(server)
-  local bundle, folder = server.dir .. "/bundle.pem", server.dir .. "/certs"
-  assert(os.execute(([[
-    system=/etc/ssl/certs
-    cat $system/ca-certificates.crt '%s' >'%s'
-    mkdir '%s' && cd '%s' || exit 1
-    for link in $system/????????.[0-9]; do ln -s "$link" .; done
-    ln -s '%s' "$(openssl x509 -hash -noout -in '%s').0"]]):format(
-    server.ca, bundle, folder, folder, server.ca, server.ca)))
-  return { ca = bundle, capath = folder }
-end
-
 local server <close> = nginx.start { http2 = true }
-local trust = make_trust(server)
+local trust = {}
+trust.ca, trust.capath = make_trust(server)
 process.setenv("SSL_CERT_FILE", trust.ca)
 process.setenv("SSL_CERT_DIR", trust.capath)
 local expected = assert(http.get(server.url .. "/300b")).body

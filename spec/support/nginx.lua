@@ -158,7 +158,7 @@ worker_processes 1;
 $affinity
 pid nginx.pid;
 error_log error.log warn;
-events { worker_connections 4096; }
+events { worker_connections $connections; }
 http {
   access_log off;
   default_type text/plain;
@@ -173,7 +173,7 @@ http {
   uwsgi_temp_path tmp-uwsgi;
   scgi_temp_path tmp-scgi;
   server {
-    listen 127.0.0.1:$port backlog=4096;
+    listen 127.0.0.1:$port backlog=$connections;
     listen unix:$socket;
     $tls
     root .;
@@ -193,6 +193,7 @@ http {
     echo = '"' .. echo_module .. '"',
     user = capture("id -u") == "0" and "user root;" or "",
     affinity = cpu and "worker_cpu_affinity 1" .. ("0"):rep(cpu) .. ";" or "",
+    connections = tostring(opts.connections or 4096),
     port = tostring(self.port),
     socket = self.socket,
     tls = tls,
@@ -212,6 +213,7 @@ end
 ---@field delay? number        seconds before /300b, /10k and /200k answer
 ---@field locations? string    more of nginx's configuration, for its server block
 ---@field cpu? integer         the CPU for its worker
+---@field connections? integer how many it takes at a time; default 4096
 
 ---Starts a server; raises if nginx will not start.
 ---@param opts? NginxOptions

@@ -1,13 +1,13 @@
 -- What does a large body cost in CPU time and memory when it is read as it comes, or put into
 -- a file?
 --
--- usage: lua5.4 bench/http_download.lua URL BYTES [FILE]     The floor is floor_curl.c.
+-- usage: lua5.4 bench/http/download.lua URL BYTES [FILE]     The floor is bare.c.
 
 local http = require "moonloop.http"
 local ml = require "moonloop"
 
 local URL <const>, BYTES <const>, FILE <const> = arg[1], math.tointeger(arg[2]), arg[3]
-assert(URL and BYTES, "usage: lua5.4 bench/http_download.lua URL BYTES [FILE]")
+assert(URL and BYTES, "usage: lua5.4 bench/http/download.lua URL BYTES [FILE]")
 
 local function read()
   local res <close> = assert(http.get(URL, { stream = true }))
