@@ -19,6 +19,8 @@ foreach(test ${tests})
   if(name STREQUAL "crossing_test") # brings its own stand-ins for the rest of src/lua
     moonloop_c_test(${name} core LUA_HEADERS LUA_LIBRARY)
     target_sources(${name} PRIVATE src/lua/crossing.c src/lua/names.c src/lua/bytecode.c)
+  elseif(name STREQUAL "poke_test")
+    moonloop_c_test(${name} core http lua LUA_LIBRARY)
   else()
     moonloop_c_test(${name} core http)
   endif()

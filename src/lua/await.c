@@ -228,7 +228,7 @@ static bool interrupted(lua_State *L, lml_state *S, const lua_Hook before[2]) {
   lua_State *states[2] = { L, S->L };
   for (int i = 0; i < 2; i++) {
     lua_Hook hook = lua_gethook(states[i]);
-    if (!hook || hook == before[i]) continue;
+    if (!hook || hook == before[i] || lml_poke_is_hook(hook)) continue;
     if (!S->delivering) {
       lua_sethook(L, NULL, 0, 0);
       lua_sethook(S->L, NULL, 0, 0);

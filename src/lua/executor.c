@@ -184,11 +184,13 @@ static void open_state(mli_worker *w) {
     return;
   }
   lml_thread_state = w->user;
+  lml_poke_enter(w->user);
 }
 
 static void close_state(mli_worker *w) {
   lml_state *S = w->user;
   if (!S) return;
+  lml_poke_leave(S);
   if (S->loop) lml_tidy_end(S);
   S->loop = NULL;
   S->from = NULL;

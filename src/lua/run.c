@@ -23,7 +23,7 @@ static void check_interrupt(run *r) {
   lua_State *states[2] = { r->L, r->S->L };
   for (int i = 0; i < 2 && !r->interrupted; i++) {
     lua_Hook hook = lua_gethook(states[i]);
-    if (!hook || hook == r->hooks[i]) continue;
+    if (!hook || hook == r->hooks[i] || lml_poke_is_hook(hook)) continue;
     lua_sethook(states[0], NULL, 0, 0);
     lua_sethook(states[1], NULL, 0, 0);
     r->interrupted = true;
@@ -99,7 +99,9 @@ bool lml_run(lua_State *L, int nargs) {
     r.main = lua_touserdata(L, -1);
     lml_inbox_attach(S->inbox, loop);
     look(&r.look);
+    lml_poke_enter(S);
     mli_loop_run(loop);
+    lml_poke_leave(S);
     lml_inbox_attach(S->inbox, NULL);
     lml_tidy_end(S);
   }

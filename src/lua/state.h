@@ -7,6 +7,7 @@
 
 #include "core/executor.h"
 #include "lml.h"
+#include "poke.h"
 
 typedef struct lml_job lml_job;
 typedef struct lml_await lml_await;
@@ -235,6 +236,7 @@ struct lml_state {
   lua_State *gc;      /* who runs a finalizer of ours; NULL: none */
   lml_job *current;   /* the running job; NULL: outside of jobs */
   lua_State *running; /* the innermost coroutine that we resumed */
+  lml_poked poked;    /* how other threads have it stop for a moment */
   lml_resume *frames; /* the resumes between the job and `running` */
   unsigned closing;   /* coroutines being closed: no wait may begin */
   bool in_wait;       /* the yield under way is a wait's */
