@@ -145,6 +145,16 @@ describe("a websocket", function()
     assert.equal(400, n)
   end)
 
+  everywhere("keeps the order where it stops after each message", function()
+    local ws <close> = open("/flood/3000/3000", { max_queue = 1 })
+    local n = 0
+    for message in ws:messages() do
+      assert.equal(n, tonumber(message:sub(1, 8)))
+      n = n + 1
+    end
+    assert.equal(3000, n)
+  end)
+
   everywhere("joins fragments, and answers pings between them", function()
     local ws <close> = open "/fragments"
     for _, size in ipairs { 10, 1000, 50000 } do

@@ -115,6 +115,7 @@ static mli_ws_event end_of_frame(mli_frames *f) {
 
 /* A piece of the frame's payload; false: `*event` says why it cannot be had. */
 static bool take_piece(mli_frames *f, const char *data, size_t size, mli_ws_event *event) {
+  if (size == 0) return true;
   if (is_control(f->opcode)) {
     memcpy(f->control + f->control_size, data, size);
     f->control_size += size;

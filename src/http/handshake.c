@@ -151,7 +151,7 @@ size_t mli_ws_find_head(const char *bytes, size_t size, size_t *scanned) {
 
 long mli_ws_status_of(const char *head, size_t size) {
   long status = 0;
-  if (size < 12 || memcmp(head, "HTTP/1.1 ", 9) != 0) return 0;
+  if (size < 13 || memcmp(head, "HTTP/1.1 ", 9) != 0) return 0;
   for (int i = 9; i < 12; i++) {
     if (head[i] < '0' || head[i] > '9') return 0;
     status = status * 10 + (head[i] - '0');

@@ -277,7 +277,7 @@ static bool digest(mli_websocket *ws) {
 static bool keep_rest(mli_websocket *ws) {
   const char *bytes = ws->frames.input;
   size_t size = ws->deaf ? 0 : ws->frames.input_size;
-  if (size && bytes >= ws->rest.bytes && bytes < ws->rest.bytes + ws->rest.size) {
+  if (size && ws->rest.size && bytes >= ws->rest.bytes && bytes < ws->rest.bytes + ws->rest.size) {
     memmove(ws->rest.bytes, bytes, size);
     ws->rest.size = size;
   } else {
@@ -301,7 +301,8 @@ static bool hear(mli_websocket *ws, const char *bytes, size_t size) {
 static void read_input(mli_websocket *ws) {
   hub *h = hub_of(ws->loop);
   if (!hear(ws, ws->rest.bytes, ws->rest.size)) return;
-  for (int i = 0; !is_paused(ws); i++) {
+  /* The queue may be emptied at any time, by another thread: what is kept goes first. */
+  for (int i = 0; ws->rest.size == 0 && !is_paused(ws); i++) {
     size_t n;
     if (i == RECEIVES_PER_TURN) {
       mli_websocket_again(ws);
