@@ -1,0 +1,67 @@
+/*
+** worker.c: the Lua state of an executor's thread: its making and its end.
+*/
+#include "worker.h"
+#include <lualib.h>
+#include <stdio.h>
+
+const char lml_init_key;
+
+/* Prepares a worker's state: libraries, paths, moonloop, init. */
+static int prepare(lua_State *L) {
+  mli_worker *w = lua_touserdata(L, 1);
+  const lml_outset *c = w->executor->user;
+  luaL_openlibs(L);
+  lua_getglobal(L, "package");
+  lua_pushstring(L, c->path);
+  lua_setfield(L, -2, "path");
+  lua_pushstring(L, c->cpath);
+  lua_setfield(L, -2, "cpath");
+  lml_open(L);
+  lua_setfield(L, LUA_REGISTRYINDEX, "moonloop.opened");
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_getfield(L, LUA_REGISTRYINDEX, "moonloop.opened");
+  lua_setfield(L, -2, "moonloop");
+  lml_state *S = lml_state_of(L);
+  w->user = S;
+  S->worker = w;
+  S->count = &w->counts;
+  lua_settop(L, 0);
+  lua_pushcfunction(L, lml_outset_install_preload);
+  lua_pushlightuserdata(L, (void *)c);
+  lua_call(L, 1, 0);
+  if (w->loop) {
+    S->loop = w->loop;
+    S->from = L;
+    lml_inbox_attach(S->inbox, w->loop);
+  }
+  return 0;
+}
+
+/* The state is there, or w->user is NULL and every task fails for memory. */
+void lml_worker_open(mli_worker *w) {
+  lua_State *L = lml_state_new();
+  if (!L) return;
+  lua_pushcfunction(L, prepare);
+  lua_pushlightuserdata(L, w);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+    fprintf(stderr, "moonloop: a worker of '%s' cannot start: %s\n", w->executor->name,
+            lua_tostring(L, -1));
+    w->user = NULL;
+    lml_state_free(L);
+    return;
+  }
+  lml_thread_state = w->user;
+  lml_poke_enter(w->user);
+}
+
+void lml_worker_close(mli_worker *w) {
+  lml_state *S = w->user;
+  if (!S) return;
+  lml_poke_leave(S);
+  if (S->loop) lml_tidy_end(S);
+  S->loop = NULL;
+  S->from = NULL;
+  lml_state_free(S->L);
+  lml_thread_state = NULL;
+}

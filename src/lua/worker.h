@@ -1,0 +1,57 @@
+/*
+** worker.h: what the files of executors share: the states of their threads, and what
+** those begin with.
+*/
+#ifndef LML_WORKER_H
+#define LML_WORKER_H
+
+#include "state.h"
+
+/* ---- what a new state begins with (outset.c) ---- */
+
+/* Of an executor: ex->user. Never changed once made, so that its threads may read it. */
+typedef struct lml_outset {
+  char *path, *cpath;
+  mli_message *init;    /* a job and its arguments; NULL: none */
+  mli_message *preload; /* package.preload: a table name -> function or refusal */
+} lml_outset;
+
+/* Pushes a box with the outset as the state L has it. `init`: the stack index of the first
+** of n values that are the init job; n 0: none. Raises for what cannot cross. */
+lml_outset *lml_outset_push(lua_State *L, int init, int n);
+/* Takes the outset out of its box. */
+lml_outset *lml_outset_take(lua_State *L, int index);
+void lml_outset_free(void *outset);
+/* A C function for the new state: its package.preload. Stack: the outset, light. */
+int lml_outset_install_preload(lua_State *L);
+
+/* ---- a thread's state (worker.c) ---- */
+
+extern const char lml_init_key; /* registry: the failed init's future; in a pool its error */
+
+/* Makes the state: w->user, or that is NULL and every task fails for memory. */
+void lml_worker_open(mli_worker *w);
+void lml_worker_close(mli_worker *w);
+
+extern const mli_executor_class lml_loop_class,
+  lml_pool_class; /* executor_loop.c, executor_pool.c */
+
+/* ---- making and ending them (executor.c, default_executors.c) ---- */
+
+/* Makes an executor and pushes its handle. `init`: the stack index of the first of
+** n values that are the init job; n 0: none. */
+mli_executor *lml_executor_make(lua_State *L, const char *name, bool loops, unsigned size,
+                                uint64_t max_pending, int init, int n);
+/* Remembers that this state made it. */
+void lml_executor_own(lua_State *L, lml_state *S, mli_executor *ex);
+/* Forgets those that have ended. */
+void lml_executors_disown(lml_state *S);
+unsigned lml_default_workers(void);
+
+/* ---- their functions: each leaves its own in the table on top ---- */
+
+void lml_submit_open(lua_State *L);
+void lml_executor_jobs_open(lua_State *L);
+void lml_default_executors_open(lua_State *L);
+
+#endif
