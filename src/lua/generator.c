@@ -125,7 +125,9 @@ static int collect(lua_State *L, lml_state *S, lml_generator *g, mli_message **c
   return n + (shape == FOR_NEXT);
 }
 
-static int second_consumer(lua_State *L) {
+/* `pulling` is held: by a close that drops what is ready, or by another consumer. */
+static int second_consumer(lua_State *L, lml_state *S, lml_generator *g, enum shape shape) {
+  if (atomic_load(&g->feed->closed)) return push_end(L, S, g, shape);
   return lml_misuse(L, "another consumer waits for this generator's next item: one at a time");
 }
 
@@ -137,7 +139,7 @@ static int pull_k(lua_State *L, int status, lua_KContext shape) {
   if (lml_await_end(L, S) == ML_TIMEOUT)
     return lml_fail(L, "timeout", "timeout waiting for the generator's next item");
   mli_message **carrier = get_carrier(L);
-  if (atomic_exchange(&g->feed->pulling, true)) return second_consumer(L);
+  if (atomic_exchange(&g->feed->pulling, true)) return second_consumer(L, S, g, (enum shape)shape);
   return collect(L, S, g, carrier, mli_ring_ended(&g->feed->ring), (enum shape)shape);
 }
 
@@ -158,12 +160,11 @@ static int await_item(lua_State *L, lml_state *S, lml_await *a, lml_feed *feed, 
   return lml_await_park(L, S, a, deadline, pull_k, shape);
 }
 
-/* Begins a pull: afterwards `pulling` is held, and the wait is begun. */
+/* Begins a pull: afterwards `pulling` is held, and the wait is begun. NULL: another holds it. */
 static lml_await *begin_pull(lua_State *L, lml_state *S, lml_feed *feed) {
   lml_await *a = lml_await_begin(L, S, "generator");
   if (mli_likely(!atomic_exchange(&feed->pulling, true))) return a;
   lml_await_end(L, S);
-  second_consumer(L);
   return NULL;
 }
 
@@ -172,6 +173,7 @@ static int pull(lua_State *L, lml_state *S, uint64_t deadline, enum shape shape)
   lml_feed *feed = g->feed;
   mli_message **carrier = get_carrier(L);
   lml_await *a = begin_pull(L, S, feed);
+  if (!a) return second_consumer(L, S, g, shape);
   bool ended = mli_ring_ended(&feed->ring);
   if (ended || mli_ring_ready(&feed->ring)) {
     if (S->current && ++feed->taken % LML_ITEMS_PER_TURN == 0)
@@ -208,6 +210,7 @@ static int pull_with(lua_State *L, const char *what, bool thrown) {
   mli_message **carrier = get_carrier(L);
   *carrier = lml_encode(L, 2, n, thrown ? LML_ERROR_VALUE : LML_ARGUMENTS);
   lml_await *a = begin_pull(L, S, feed);
+  if (!a) return second_consumer(L, S, g, FOR_NEXT); /* the carrier's message goes with it */
   if (mli_ring_ended(&feed->ring) && !mli_ring_ready(&feed->ring)) {
     lml_await_end(L, S);
     mli_message_free(*carrier);
