@@ -196,6 +196,10 @@ static void on_prepare(uv_prepare_t *prepare) {
   unsigned delivered;
   if (deliver(loop, &delivered)) more = true;
   if (loop->hooks->turn(loop)) more = true;
+  if (mli_wheel_is_due(&loop->wheel)) { /* wanted at once: once more, before the loop polls */
+    if (run_timers(loop)) more = true;
+    if (loop->hooks->turn(loop)) more = true;
+  }
   if (loop->stopping) {
     uv_stop(&loop->uv);
     more = true;

@@ -6,6 +6,7 @@
 **
 **   poll I/O -> run timers -> deliver messages -> [hooks.turn] -> arm or go on
 **
+** What the layer above wants at once (a timer for 0) it gets before the loop polls.
 ** Each step is bounded, so that none can starve the others: when work is left
 ** the loop polls without sleeping and comes back to it.
 **
@@ -89,8 +90,9 @@ void mli_loop_again(mli_loop *loop);
 ** socket, process or file can call back. */
 bool mli_loop_is_quiet(mli_loop *loop);
 
-/* The loop's thread. Starts or restarts a timer for an absolute time. No system call:
-** a turn that goes to sleep sets the alarm once, for whatever comes first. */
+/* The loop's thread. Starts or restarts a timer for an absolute time; 0: it fires in this
+** turn or the next, before the loop sleeps. No system call: a turn that goes to sleep sets
+** the alarm once, for whatever comes first. */
 static inline void mli_loop_timer_start(mli_loop *loop, mli_timer *timer, uint64_t deadline_ns) {
   mli_timer_remove(&loop->wheel, timer);
   mli_timer_add(&loop->wheel, timer, deadline_ns);

@@ -164,7 +164,7 @@ bool mli_wheel_advance(mli_wheel *wheel, uint64_t now_ns, unsigned limit) {
 uint64_t mli_wheel_next(const mli_wheel *wheel) {
   unsigned index;
   uint64_t start;
-  if (wheel->slots[MLI_WHEEL_DUE].first) return 0;
+  if (mli_wheel_is_due(wheel)) return 0;
   if (!next_slot(wheel, &index, &start)) return MLI_FOREVER;
   const mli_timer *first = wheel->slots[index].first;
   if (!first->next) start = first->tick; /* alone: no need to come for a finer slot */

@@ -39,11 +39,16 @@ typedef struct mli_wheel {
 } mli_wheel;
 
 void mli_wheel_init(mli_wheel *wheel, uint64_t now_ns);
-/* Starts `timer` for the absolute time; `fire` runs once, from `advance`. */
+/* Starts `timer` for the absolute time; `fire` runs once, from `advance`. 0 is due already:
+** no tick needs to pass. */
 void mli_timer_add(mli_wheel *wheel, mli_timer *timer, uint64_t deadline_ns);
 /* True if it was running: then it will not fire. */
 bool mli_timer_remove(mli_wheel *wheel, mli_timer *timer);
 static inline bool mli_timer_active(const mli_timer *timer) { return timer->link != NULL; }
+/* Whether a timer waits for nothing but the next `advance`. */
+static inline bool mli_wheel_is_due(const mli_wheel *wheel) {
+  return wheel->slots[MLI_WHEEL_DUE].first != NULL;
+}
 /* Fires all that is due at now_ns, at most `limit` timers; true if more are due. */
 bool mli_wheel_advance(mli_wheel *wheel, uint64_t now_ns, unsigned limit);
 /* A time at or before the next expiry, for the loop to wake at; MLI_FOREVER

@@ -207,7 +207,8 @@ static int on_timeout(CURLM *multi, long ms, void *user) {
   if (ms < 0)
     mli_loop_timer_stop(loop, &lane->timer);
   else
-    mli_loop_timer_start(loop, &lane->timer, mli_now() + (uint64_t)ms * MLI_MILLISECOND);
+    mli_loop_timer_start(loop, &lane->timer,
+                         ms == 0 ? 0 : mli_now() + (uint64_t)ms * MLI_MILLISECOND);
   return 0;
 }
 

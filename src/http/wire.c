@@ -84,7 +84,8 @@ static int on_timeout(CURLM *multi, long ms, void *user) {
   if (ms < 0)
     mli_loop_timer_stop(wire->loop, &wire->timer);
   else
-    mli_loop_timer_start(wire->loop, &wire->timer, mli_now() + (uint64_t)ms * MLI_MILLISECOND);
+    mli_loop_timer_start(wire->loop, &wire->timer,
+                         ms == 0 ? 0 : mli_now() + (uint64_t)ms * MLI_MILLISECOND);
   return 0;
 }
 
