@@ -5,7 +5,7 @@
 **
 **   http_bare [-n N] [-c C] [-b B] [-o FILE] [-m] [-a CA] URL BYTES
 **       BYTES: the size each body must have   B: CURLOPT_BUFFERSIZE
-**       FILE: where bodies are written        -m: HTTP/2, requests wait to share connections
+**       FILE: where bodies are written        -m: HTTP/2, and moonloop's other settings
 **       CA: the certificate to trust
 **
 ** Prints one line: cpu_us is the CPU time (user and system) of one request, p50_us the
@@ -162,6 +162,9 @@ static CURL *new_easy(request *r, long buffer, bool multiplex) {
   if (multiplex) {
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
     curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+    curl_easy_setopt(easy, CURLOPT_USERAGENT, "moonloop/0.1.0");
+    curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
   }
   return easy;
 }

@@ -60,8 +60,6 @@ static void initialize(void) {
   features.version = curl->version_num;
   features.own_trust = mli_trust_usable();
   features.env_proxy = has_env_proxy();
-  /* Before, a continuation line as a response's first header was added to the last header
-  ** of the handle's response before, whose memory had been freed. */
   features.reuses = curl->version_num >= 0x080101;
   const char *debug = getenv("MOONLOOP_HTTP_DEBUG");
   features.debug = debug && *debug && strcmp(debug, "0") != 0;
@@ -94,9 +92,9 @@ static bool join_session(CURL *curl, const mli_http_session *session) {
   return !curl_easy_setopt(curl, CURLOPT_SHARE, session->share);
 }
 
-static mli_http_easy *take_easy(mli_http_engine *e) {
+static mli_http_easy *take_easy(mli_http_engine *e, const mli_http *h) {
   mli_http_easy *easy = e->idle;
-  if (easy) {
+  if (easy && mli_http_reusable(h)) {
     e->idle = easy->next;
     e->idle_count--;
     return easy;
@@ -129,7 +127,7 @@ static void detach(mli_http *h) {
   h->address = NULL;
   h->easy = NULL;
   easy->request = NULL;
-  if (!features.reuses || e->idle_count >= KEPT_HANDLES) {
+  if (!mli_http_reusable(h) || e->idle_count >= KEPT_HANDLES) {
     free_easy(easy);
     return;
   }
@@ -343,7 +341,7 @@ static void op_start(mli_op *op) {
     mli_http_refuse(h, ML_SYSTEM, "url", why);
     return;
   }
-  mli_http_easy *easy = address ? take_easy(e) : NULL;
+  mli_http_easy *easy = address ? take_easy(e, h) : NULL;
   if (!easy) {
     if (address) mli_http_address_release(address);
     mli_http_refuse(h, ML_MEMORY, "memory", "out of memory");

@@ -25,6 +25,8 @@ typedef struct mli_http_easy {
   mli_http_engine *engine;
   struct mli_http_easy *next; /* idle */
   bool plain;                 /* as it was set up: no need to reset it */
+  bool used;                  /* it had a transfer */
+  bool unsure;                /* ... and this one no header yet: see fold.c */
   char error[CURL_ERROR_SIZE];
 } mli_http_easy;
 
@@ -64,7 +66,7 @@ typedef struct mli_http_features {
   unsigned version;
   bool own_trust;     /* it takes our store of certificates */
   bool env_proxy;     /* the environment names a proxy */
-  bool reuses;        /* a handle may be used again; see initialize */
+  bool reuses;        /* any handle may be used again: see fold.c */
   bool debug;         /* MOONLOOP_HTTP_DEBUG is set: all requests are told on stderr */
   char encodings[64]; /* for Accept-Encoding */
 } mli_http_features;
@@ -106,6 +108,15 @@ void mli_http_collect_progress(mli_http_easy *easy);
 
 /* Sets what the request's extra asks for. CURLE_OK, or what failed. */
 CURLcode mli_http_set_extra(mli_http_easy *easy);
+
+/* ---- fold.c ---- */
+
+/* Whether its transfer may have a handle that was used, and leave it to another. */
+bool mli_http_reusable(const mli_http *h);
+/* Before each transfer of a handle. CURLE_OK, or what failed. */
+CURLcode mli_http_watch_folds(mli_http_easy *easy);
+/* For each line of a head while the handle is unsure. */
+void mli_http_after_line(mli_http_easy *easy, const char *line, size_t size);
 
 /* ---- stall.c ---- */
 

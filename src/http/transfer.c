@@ -84,6 +84,8 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   mli_http_easy *easy = user;
   mli_http *h = easy->request;
   (void)one;
+  if (h->broken) return 0;
+  if (easy->unsure) mli_http_after_line(easy, line, size);
   if (size > 5 && memcmp(line, "HTTP/", 5) == 0 && (h->head_done || h->in.size == 0)) {
     h->in.size = h->head = 0;
     h->head_done = h->leads_on = false;
@@ -290,10 +292,12 @@ CURLcode mli_http_prepare(mli_http_easy *easy) {
   static struct curl_slist accept_of_body = { (char *)"Accept:", &expect };
   easy->error[0] = 0;
   if (!easy->plain) {
-    curl_easy_reset(easy->curl);
+    if (easy->used) curl_easy_reset(easy->curl);
     CURLcode code = set_base(easy);
     if (code != CURLE_OK) return code;
   }
+  CURLcode folds = mli_http_watch_folds(easy);
+  if (folds != CURLE_OK) return folds;
   SET(CURLOPT_CURLU, h->address->url);
   /* Where HTTP/2 may come of it, one connection is worth waiting for; plain HTTP would
   ** wait for a whole response. */
