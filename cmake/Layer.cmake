@@ -17,7 +17,7 @@ function(moonloop_layer name)
   endforeach()
   add_library(${name} OBJECT ${sources} "${CMAKE_SOURCE_DIR}/src/include/moonloop.h")
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/src/include" "${view}")
-  target_compile_options(${name} PRIVATE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef
+  target_compile_options(${name} PRIVATE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror=implicit-function-declaration
                          -Wno-missing-field-initializers)
   target_link_libraries(${name} PUBLIC ${arg_USES})
   set_target_properties(${name} PROPERTIES LINKER_LANGUAGE C)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "crossing.h"
+#include "generator.h"
 #include "worker.h"
 
 /* ---- init ---- */
