@@ -15,13 +15,13 @@ foreach(file ${FILES})
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
   string(APPEND arrays "static const unsigned char module_${i}[] = {\n${bytes}0 };\n")
   string(APPEND rows
-         "  { \"${name}\", (const char *)module_${i}, sizeof module_${i} - 1 },\n")
+         "  { \"${name}\", (const char *)module_${i}, sizeof module_${i} - 1, NULL },\n")
   math(EXPR i "${i} + 1")
 endforeach()
 file(WRITE "${OUTPUT}" "#include \"lua/embedded.h\"
 
 ${arrays}
-const struct lml_embedded lml_embedded[] = {
-${rows}  { NULL, NULL, 0 },
+struct lml_embedded lml_embedded[] = {
+${rows}  { NULL, NULL, 0, NULL },
 };
 ")

@@ -105,7 +105,7 @@ many("300 B, 1,000 at once", "300b", 20000, 1000, 300, { { "go", goal = 1 }, { "
 
 for _, c in ipairs { { n = 10, futures = 0.06, aiohttp = 0.25 },
   { n = 100, futures = 0.1, aiohttp = 0.15 } } do
-  local with = ("$HTTPS/300b %d 5"):format(c.n)
+  local with = ("$HTTPS/300b %d 10"):format(c.n)
   cases[#cases + 1] = {
     name = ("cold, %d calls over TLS"):format(c.n), key = "cpu_ms", what = "cold", with = with,
     against = {

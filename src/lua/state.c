@@ -151,10 +151,8 @@ static const char modules_key[] = "moonloop.modules"; /* registry: name -> modul
 
 /* Runs an embedded Lua file with the values on top of the stack as arguments;
 ** pushes what it returns. */
-static void run_embedded(lua_State *L, const struct lml_embedded *e, int nargs) {
-  lua_pushfstring(L, "@moonloop/%s.lua", strcmp(e->name, "moonloop") == 0 ? "init" : e->name + 9);
-  if (luaL_loadbufferx(L, e->source, e->size, lua_tostring(L, -1), "t") != LUA_OK) lua_error(L);
-  lua_remove(L, -2);
+static void run_embedded(lua_State *L, struct lml_embedded *e, int nargs) {
+  lml_embedded_load(L, e);
   lua_insert(L, -nargs - 1);
   lua_call(L, nargs, 1);
 }
@@ -162,7 +160,7 @@ static void run_embedded(lua_State *L, const struct lml_embedded *e, int nargs) 
 /* The loader of an embedded module. Upvalue: its lml_embedded. One instance per
 ** state, even if package.loaded forgets it. */
 static int load_embedded(lua_State *L) {
-  const struct lml_embedded *e = lua_touserdata(L, lua_upvalueindex(1));
+  struct lml_embedded *e = lua_touserdata(L, lua_upvalueindex(1));
   luaL_getsubtable(L, LUA_REGISTRYINDEX, modules_key);
   if (lua_getfield(L, -1, e->name) != LUA_TNIL) return 1;
   lua_pop(L, 1);
@@ -206,9 +204,9 @@ int luaopen_moonloop_tcp_core(lua_State *L);
 /* What `require` finds without a file. */
 static void add_preloads(lua_State *L) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  for (const struct lml_embedded *e = lml_embedded; e->name; e++) {
+  for (struct lml_embedded *e = lml_embedded; e->name; e++) {
     if (strcmp(e->name, "moonloop") == 0) continue;
-    lua_pushlightuserdata(L, (void *)e);
+    lua_pushlightuserdata(L, e);
     lua_pushcclosure(L, load_embedded, 1);
     lua_setfield(L, -2, e->name);
   }
@@ -235,7 +233,7 @@ void lml_open(lua_State *L) {
     open_core(L);
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "moonloop.core");
-    for (const struct lml_embedded *e = lml_embedded; e->name; e++)
+    for (struct lml_embedded *e = lml_embedded; e->name; e++)
       if (strcmp(e->name, "moonloop") == 0) run_embedded(L, e, 1);
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "moonloop");
