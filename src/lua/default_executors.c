@@ -48,6 +48,13 @@ static struct {
   unsigned hosts;            /* [M] states of the host that are open */
 } defaults;
 
+bool lml_executor_is_default(const mli_executor *ex) {
+  mli_lock_acquire(&defaults.lock);
+  bool is = ex == defaults.loop || ex == defaults.pool;
+  mli_lock_release(&defaults.lock);
+  return is;
+}
+
 /* The default in `slot`, kept alive by this state until it asks again; NULL: none. */
 static mli_executor *get_default(lml_state *S, mli_executor **slot) {
   mli_executor **kept = slot == &defaults.loop ? &S->default_loop : &S->default_pool;

@@ -52,6 +52,7 @@ int lml_exchange_attend(lua_State *L, mli_op **box, int options) {
   mli_exchange **x = lua_newuserdatauv(L, sizeof(mli_exchange *), 0);
   *x = NULL;
   luaL_setmetatable(L, EXCHANGE);
+  lml_opened_note(L);
   mli_op *op = *box;
   *box = NULL;
   *x = mli_exchange_new(mli_container(op, mli_http, op));
@@ -278,6 +279,12 @@ static int x_close(lua_State *L) {
   return 0;
 }
 
+static int x_is_open(lua_State *L) {
+  mli_exchange *x = *(mli_exchange **)lua_touserdata(L, 1);
+  lua_pushboolean(L, x && x->begun && !(mli_exchange_ready(x) & MLI_EXCHANGE_DONE));
+  return 1;
+}
+
 static int x_gc(lua_State *L) {
   mli_exchange **box = lua_touserdata(L, 1), *x = *box;
   *box = NULL;
@@ -298,9 +305,9 @@ void lml_exchange_open(lua_State *L) {
     { "timings", x_timings }, { "hear", x_hear },
     { "close", x_close },     { NULL, NULL },
   };
-  static const luaL_Reg metamethods[] = { { "__gc", x_gc },
-                                          { "__close", x_close },
-                                          { NULL, NULL } };
+  static const luaL_Reg metamethods[] = {
+    { "__gc", x_gc }, { "__close", x_close }, { "__is_open", x_is_open }, { NULL, NULL }
+  };
   static const struct {
     const char *name;
     int value;

@@ -122,6 +122,13 @@ static int ex_gc(lua_State *L) {
   return 0;
 }
 
+static int ex_is_open(lua_State *L) {
+  const lml_handle *h = lua_touserdata(L, 1);
+  const mli_executor *ex = h->object ? mli_container(h->object, mli_executor, object) : NULL;
+  lua_pushboolean(L, ex && !mli_future_settled(ex->ended) && !lml_executor_is_default(ex));
+  return 1;
+}
+
 static int ex_eq(lua_State *L) {
   mli_object *a = lml_handle_test(L, 1, &mli_executor_type),
              *b = lml_handle_test(L, 2, &mli_executor_type);
@@ -176,9 +183,11 @@ void lml_executor_open(lua_State *L) {
     { "is_executor", l_is_executor },
     { NULL, NULL },
   };
-  static const luaL_Reg metamethods[] = {
-    { "__gc", ex_gc }, { "__eq", ex_eq }, { "__tostring", ex_tostring }, { NULL, NULL }
-  };
+  static const luaL_Reg metamethods[] = { { "__gc", ex_gc },
+                                          { "__eq", ex_eq },
+                                          { "__is_open", ex_is_open },
+                                          { "__tostring", ex_tostring },
+                                          { NULL, NULL } };
   lml_setfuncs(L, functions);
   lml_submit_open(L);
   lml_executor_jobs_open(L);

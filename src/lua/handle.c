@@ -54,7 +54,7 @@ static struct lml_type *need(lua_State *L, lml_state *S, const mli_type *type) {
   return t;
 }
 
-lml_handle *lml_handle_new(lua_State *L, const mli_type *type) {
+static lml_handle *make(lua_State *L, const mli_type *type) {
   lml_state *S = lml_state_of(L);
   struct lml_type *t = need(L, S, type);
   lml_handle *h;
@@ -72,6 +72,12 @@ lml_handle *lml_handle_new(lua_State *L, const mli_type *type) {
   return h;
 }
 
+lml_handle *lml_handle_new(lua_State *L, const mli_type *type) {
+  lml_handle *h = make(L, type);
+  lml_opened_note(L);
+  return h;
+}
+
 void lml_handle_push(lua_State *L, mli_object *object) {
   luaL_checkstack(L, 6, NULL);
   push_handles(L);
@@ -80,7 +86,7 @@ void lml_handle_push(lua_State *L, mli_object *object) {
     return;
   }
   lua_pop(L, 1);
-  lml_handle *h = lml_handle_new(L, object->type);
+  lml_handle *h = make(L, object->type);
   mli_object_retain(object);
   h->object = object;
   if (object->type == &mli_executor_type)

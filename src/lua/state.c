@@ -184,6 +184,7 @@ static void open_core(lua_State *L) {
   lml_promise_open(L);
   lml_generator_open(L);
   lml_left_open(L);
+  lml_opened_open(L);
   lml_scope_open(L);
   lml_sync_open(L);
   lml_ref_open(L);
@@ -262,6 +263,9 @@ int luaopen_moonloop_http(lua_State *L) { return open_part(L, "moonloop.http"); 
 
 ML_API int luaopen_moonloop_tcp(lua_State *L);
 int luaopen_moonloop_tcp(lua_State *L) { return open_part(L, "moonloop.tcp"); }
+
+ML_API int luaopen_moonloop_busted(lua_State *L);
+int luaopen_moonloop_busted(lua_State *L) { return open_part(L, "moonloop.busted"); }
 
 /* ---- states of our own ---- */
 

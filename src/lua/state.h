@@ -306,6 +306,8 @@ struct lml_state {
   const void *local_future; /* the metatable of local futures: no __gc */
   int local_future_ref;
   lua_CFunction yieldable[8]; /* C functions that are not in a wait's way */
+  bool tracks_opened;         /* see opened.c, */
+  uint32_t opened;            /* and how much was noted */
   unsigned handler_version;   /* of the on_error handler kept in the registry */
 };
 
@@ -409,6 +411,11 @@ void lml_tree_show(lml_state *S, const char *name);
 /* Has the loops of an executor show theirs soon; a pool's are shown at once. Any thread. */
 void lml_tree_show_executor(mli_executor *ex);
 
+/* ---- what was opened (opened.c) ---- */
+
+/* Notes that the userdata on top of the stack was opened here and now. */
+void lml_opened_note(lua_State *L);
+
 /* ---- parts of the module ---- */
 
 void lml_coroutine_open(lua_State *L, lml_state *S);
@@ -423,6 +430,7 @@ void lml_error_open(lua_State *L);
 void lml_promise_open(lua_State *L);
 void lml_generator_open(lua_State *L);
 void lml_left_open(lua_State *L);
+void lml_opened_open(lua_State *L);
 void lml_scope_open(lua_State *L);
 void lml_sync_open(lua_State *L);
 /* The job has ended: the locks that it still holds go on, each with a report. */
@@ -455,6 +463,8 @@ mli_object *lml_handle_test_in(lua_State *L, lml_state *S, int index, const mli_
 /* The default executor, made if need be. Borrowed; raises. */
 mli_executor *lml_default_executor(lua_State *L);
 mli_executor *lml_executor_check(lua_State *L, int arg);
+/* Whether it is one of the process's defaults. Any thread. */
+bool lml_executor_is_default(const mli_executor *ex);
 /* The states of the host come and go: with the last one go the defaults. */
 void lml_host_enter(void);
 void lml_host_leave(void);

@@ -170,6 +170,12 @@ static int l_close(lua_State *L) {
   return 1;
 }
 
+static int l_is_open(lua_State *L) {
+  const lml_handle *handle = lua_touserdata(L, 1);
+  lua_pushboolean(L, handle->object && !mli_socket_closed(check_socket(L)));
+  return 1;
+}
+
 static int l_gc(lua_State *L) {
   lml_handle *handle = lua_touserdata(L, 1);
   mli_object *object = handle->object;
@@ -273,17 +279,21 @@ static const luaL_Reg socket_methods[] = { { "close", l_close },
                                            { "nodelay", l_nodelay },
                                            { NULL, NULL } };
 
-static const luaL_Reg socket_meta[] = {
-  { "__tostring", l_tostring }, { "__close", l_close }, { "__gc", l_gc }, { NULL, NULL }
-};
+static const luaL_Reg socket_meta[] = { { "__tostring", l_tostring },
+                                        { "__close", l_close },
+                                        { "__is_open", l_is_open },
+                                        { "__gc", l_gc },
+                                        { NULL, NULL } };
 
 static const luaL_Reg server_methods[] = {
   { "accept", l_accept }, { "close", l_close }, { "address", l_server_address }, { NULL, NULL }
 };
 
-static const luaL_Reg server_meta[] = {
-  { "__tostring", l_server_tostring }, { "__close", l_close }, { "__gc", l_gc }, { NULL, NULL }
-};
+static const luaL_Reg server_meta[] = { { "__tostring", l_server_tostring },
+                                        { "__close", l_close },
+                                        { "__is_open", l_is_open },
+                                        { "__gc", l_gc },
+                                        { NULL, NULL } };
 
 /* Declares a type; its methods, on top of the stack, become the module's `name`. */
 static void declare(lua_State *L, const mli_type *type, const char *name, const luaL_Reg *meta,
