@@ -23,7 +23,7 @@ static const long host_connections[MLI_HTTP_LANES] = {
 ** leave descriptors for the rest of the process. */
 #define HOST_STREAMS 100L
 #define KEPT_CONNECTIONS 1024
-#define KEPT_HANDLES 256
+#define KEPT_HANDLES 1024
 
 #define LOOP_ENDED "the loop has ended"
 #define SESSION_CLOSED "the session was closed"
