@@ -19,6 +19,14 @@ local examples = {
     code = 124,
     matches = { "listening on ws://127%.0%.0%.1:%d+" },
   },
+  crash_proof = {
+    measures = true, -- memory
+    matches = {
+      "<a>fine<b>%s+2 tags", "<null>%s+process of executor 'parser' was killed by signal 11",
+      "<loop>%s+job '<loop>' ran longer than its timeout", "<bomb>%s+not enough memory",
+      "<a>the last%s+1 tags",
+    },
+  },
   crawler = {
     args = "-w 6",
     matches = { "200%s+/page/1%s+Page 1", "63 pages in .* at most 6 requests at once" },

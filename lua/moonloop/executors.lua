@@ -155,6 +155,8 @@ local function executor_options(what, options, known)
   return options, check.count(what .. ": option 'max_pending'", options.max_pending, 0), init
 end
 
+executors.options = executor_options
+
 --- Loop threads for jobs.
 -- @param options { name = string, loops = 1, init = job, max_pending = number }
 function executors.AsyncExecutor(options)

@@ -23,6 +23,7 @@ add(require "moonloop.executors", [[
   AsyncExecutor ThreadExecutor run_async_job run_async async_to_sync sync_to_async to_thread
   run_in_executor get_event_loop set_event_loop stats jobs
 ]])
+add(require "moonloop.processes", "ProcessExecutor")
 add(require "moonloop.generator", "generator agen_to_gen")
 add(require "moonloop.groups", "group")
 add(require "moonloop.sync", "Semaphore Lock Event Condition Barrier Queue Channel select")

@@ -117,7 +117,7 @@ local Call = {
 --- Submits, and gives the results of the future that nobody else knows.
 function jobs.call_on(executor, ...)
   core.check_wait "call"
-  local cancel = core.executor_kind(executor) == "async"
+  local cancel = core.executor_kind(executor) ~= "thread"
   local guard <close> = setmetatable({ core.submit(executor, ...), cancel = cancel }, Call)
   return guard[1]:result()
 end

@@ -35,6 +35,12 @@ bool cli_read_options(void);
 void cli_print_usage(FILE *to);
 void cli_print_version(void);
 
+/* ---- worker.c ---- */
+
+/* Whether it was started as a child of a ProcessExecutor; then this is all it does. */
+bool cli_is_worker(int argc, char **argv);
+int cli_worker(void);
+
 /* ---- report.c ---- */
 
 /* "moonloop: message" on stderr. */

@@ -80,6 +80,7 @@ static int protected_main(lua_State *L) {
 }
 
 int main(int argc, char **argv) {
+  if (cli_is_worker(argc, argv)) return cli_worker();
   cli.argc = argc;
   cli.argv = argv;
   cli.name = argc > 0 && argv[0][0] ? argv[0] : "moonloop";

@@ -304,6 +304,15 @@ static mli_worker *pool_add(mli_executor *ex) {
   return w;
 }
 
+mli_worker *mli_executor_adopt(mli_executor *ex) {
+  mli_lock_acquire(&ex->lock);
+  mli_worker *w = pool_add(ex);
+  if (w) w->joined = true; /* its end is the thread's own business */
+  mli_lock_release(&ex->lock);
+  self = w;
+  return w;
+}
+
 static ml_status pool_submit(mli_executor *ex, mli_task *task) {
   ml_status status = ML_OK;
   mli_worker *wake = NULL, *add = NULL;

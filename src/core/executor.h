@@ -53,6 +53,8 @@ const char *mli_task_chunk(const mli_task *task);
 
 /* The hooks of the layer above; all run on the worker's own thread. */
 typedef struct mli_executor_class {
+  const char *kind;             /* "async", "thread" or "process" */
+  bool far;                     /* tasks run in another process */
   void (*open)(mli_worker *w);  /* the thread begins */
   void (*close)(mli_worker *w); /* it ends; nothing runs on it any more */
   /* Takes over one reference. Loops: begins it soon. Pools: returns when it is done. */
@@ -158,6 +160,10 @@ void mli_executor_leave(mli_executor *ex);
 
 /* The worker's thread: what it runs now, for others to see. NULL: nothing. */
 void mli_worker_runs(mli_worker *w, mli_task *task);
+
+/* Makes the calling thread a worker of a pool that has none: it calls the hooks itself.
+** NULL: out of memory. */
+mli_worker *mli_executor_adopt(mli_executor *ex);
 
 /* The worker that the calling thread is, or NULL. */
 mli_worker *mli_worker_self(void);

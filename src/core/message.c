@@ -41,6 +41,15 @@ mli_message *mli_message_adopt(unsigned char *bytes, size_t size, mli_object *co
   return m;
 }
 
+mli_message *mli_message_view(const void *bytes, size_t size, mli_object *const *objects,
+                              uint32_t count) {
+  mli_message *m = message_new(0, objects, count);
+  if (!m) return NULL;
+  m->bytes = bytes;
+  m->size = size;
+  return m;
+}
+
 mli_message *mli_message_copy(const mli_message *m) {
   for (uint32_t i = 0; i < m->count; i++) mli_object_retain(m->objects[i]);
   return mli_message_new(m->bytes, m->size, m->objects, m->count);

@@ -25,6 +25,9 @@ mli_message *mli_message_new(const void *bytes, size_t size, mli_object *const *
 /* The same without a copy: takes over `bytes` (from malloc), also on failure. */
 mli_message *mli_message_adopt(unsigned char *bytes, size_t size, mli_object *const *objects,
                                uint32_t count);
+/* The same over bytes that stay the caller's and outlive it. */
+mli_message *mli_message_view(const void *bytes, size_t size, mli_object *const *objects,
+                              uint32_t count);
 /* Another message with the same contents. NULL: out of memory. */
 mli_message *mli_message_copy(const mli_message *message);
 /* Frees it and releases its objects. NULL is allowed. */

@@ -471,28 +471,50 @@ lml_code *lml_code_seen(lua_State *L, lml_codes *codes, int index, const void *b
   return code;
 }
 
-lml_code *lml_code_new(lua_State *L, lml_codes *codes, int index, const void *bytes, size_t size) {
+/* The code but for what its upvalues say. NULL: out of memory. */
+static lml_code *code_make(const void *bytes, size_t size) {
   static atomic_uint_fast64_t last;
-  lml_code **box = lua_newuserdatauv(L, sizeof *box, 0); /* box */
-  *box = NULL;
-  luaL_setmetatable(L, BOX);
   lml_code *code = malloc(sizeof *code + size);
-  if (!code) lml_raise(L, "memory", "out of memory");
-  *box = code;
+  if (!code) return NULL;
   mli_object_init(&code->object, &lml_code_type);
   code->id = atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
   code->hash = hash_bytes(bytes, size);
   code->size = size;
   memcpy(code->bytes, bytes, size);
+  return code;
+}
+
+/* Whether the dump is understood, and what is in it. */
+static bool look_into(const void *bytes, size_t size, layout *function) {
+  reader r = read_header(bytes, size);
+  return atomic_load(&understood) > 0 && read_layout(&r, function);
+}
+
+lml_code *lml_code_import(const void *bytes, size_t size, uint8_t upvalues, bool shared) {
+  layout function;
+  lml_code *code = code_make(bytes, size);
+  if (!code) return NULL;
+  code->upvalues = upvalues;
+  code->shared = shared && upvalues <= 1;
+  code->spliced = upvalues <= MOST_SPLICED && look_into(bytes, size, &function);
+  return code;
+}
+
+lml_code *lml_code_new(lua_State *L, lml_codes *codes, int index, const void *bytes, size_t size) {
+  lml_code **box = lua_newuserdatauv(L, sizeof *box, 0); /* box */
+  *box = NULL;
+  luaL_setmetatable(L, BOX);
+  lml_code *code = code_make(bytes, size);
+  if (!code) lml_raise(L, "memory", "out of memory");
+  *box = code;
   int upvalues = 0;
   bool only_env = true;
   for (const char *name; (name = lua_getupvalue(L, index, upvalues + 1)); upvalues++) {
     if (strcmp(name, "_ENV") != 0) only_env = false;
     lua_pop(L, 1);
   }
-  reader r = read_header(bytes, size);
   layout function;
-  bool clear = atomic_load(&understood) > 0 && read_layout(&r, &function);
+  bool clear = look_into(bytes, size, &function);
   code->upvalues = (uint8_t)upvalues;
   code->shared = upvalues == 0 || (upvalues == 1 && only_env && clear && !function.assigns);
   code->spliced = clear && upvalues <= MOST_SPLICED;

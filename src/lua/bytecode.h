@@ -50,6 +50,9 @@ lml_code *lml_code_seen(lua_State *L, lml_codes *codes, int index, const void *b
 /* Makes code of a dump and remembers it for the closure. Raises for memory. */
 lml_code *lml_code_new(lua_State *L, lml_codes *codes, int index, const void *bytes, size_t size);
 
+/* Code that came from another process of ours, as bytes. NULL: out of memory. */
+lml_code *lml_code_import(const void *bytes, size_t size, uint8_t upvalues, bool shared);
+
 /* Pushes a closure. If the code is not shared, its upvalues are fresh and hold
 ** anything: set them. Raises if Lua does not load the code. */
 void lml_code_push(lua_State *L, lml_codes *codes, const lml_code *code);

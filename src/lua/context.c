@@ -14,12 +14,12 @@ int lml_context_share(lua_State *L, lml_state *S) {
   return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-mli_message *lml_context_encode(lua_State *L, lml_state *S) {
+mli_message *lml_context_encode(lua_State *L, lml_state *S, bool far) {
   int ref = *current(S);
   if (mli_likely(ref == LUA_NOREF)) return NULL;
   luaL_checkstack(L, 2, NULL);
   lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
-  mli_message *m = lml_encode(L, lua_gettop(L), 1, LML_CONTEXT);
+  mli_message *m = lml_encode(L, lua_gettop(L), 1, far ? LML_CONTEXT | LML_FAR : LML_CONTEXT);
   lua_pop(L, 1);
   return m;
 }
@@ -47,10 +47,13 @@ static int l_set_context(lua_State *L) {
   return 0;
 }
 
+static atomic_ullong last_id;
+
+void lml_context_number_from(unsigned long long id) { atomic_store(&last_id, id); }
+
 /* new_id(): a number that no other call gives, in the whole process. */
 static int l_new_id(lua_State *L) {
-  static atomic_ullong last;
-  lua_pushinteger(L, (lua_Integer)atomic_fetch_add(&last, 1) + 1);
+  lua_pushinteger(L, (lua_Integer)atomic_fetch_add(&last_id, 1) + 1);
   return 1;
 }
 

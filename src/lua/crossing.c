@@ -293,7 +293,9 @@ static void refuse(encoder *e, const char *what, const char *name) {
   push_path(e);
   const char *path = lua_tostring(L, -1);
   const char *text = lua_pushfstring(L, what, name);
-  lml_raise(L, "crossing", "%s: %s cannot cross states", path, text);
+  lml_raise(L, "crossing",
+            e->s->far ? "%s: %s cannot cross to another process" : "%s: %s cannot cross states",
+            path, text);
 }
 
 static void no_memory(encoder *e) { lml_raise(e->L, "memory", "out of memory"); }
@@ -361,7 +363,7 @@ static inline bool write_plain(lml_scratch *s, lua_State *L, int i) {
   }
   case LUA_TLIGHTUSERDATA: {
     uint64_t p = (uintptr_t)lua_touserdata(L, i);
-    return write_word(s, POINTER, &p);
+    return (p == 0 || !s->far) && write_word(s, POINTER, &p);
   }
   case LUA_TNIL:
   case LUA_TBOOLEAN: {
@@ -681,6 +683,11 @@ static void put_userdata(encoder *e, int u) {
   if (put_known(e, lua_topointer(L, u))) return;
   if (!lml_scratch_expect_object(e->s)) no_memory(e);
   mli_object *object = lml_handle_export(L, u);
+  if (object && e->s->far) {
+    const char *name = (object->type->as ? object->type->as : object->type)->name;
+    mli_object_release(object);
+    refuse(e, "a handle (%s)", name);
+  }
   if (object) {
     put_tagged(e, HANDLE, object_index(e, object));
     return;
@@ -705,6 +712,10 @@ static void put_value(encoder *e, int i) {
   case LUA_TFUNCTION: put_function(e, i); break;
   case LUA_TUSERDATA: put_userdata(e, i); break;
   case LUA_TTHREAD: refuse(e, "a coroutine", NULL); break;
+  case LUA_TLIGHTUSERDATA:
+    if (e->s->far && lua_touserdata(e->L, i)) refuse(e, "a light userdata", NULL);
+    no_memory(e);
+    break;
   default: no_memory(e);
   }
 }
@@ -747,7 +758,8 @@ static mli_message *finish(encoder *e, uint32_t count) {
 mli_message *lml_encode(lua_State *L, int first, int n, lml_cargo cargo) {
   lml_crossing *c = lml_crossing_of(L);
   if (!lua_checkstack(L, 4)) luaL_error(L, "no room to send values");
-  encoder e = { .L = L, .c = c, .s = take_scratch(L, c), .cargo = cargo };
+  encoder e = { .L = L, .c = c, .s = take_scratch(L, c), .cargo = cargo & (LML_FAR - 1) };
+  e.s->far = (cargo & LML_FAR) != 0;
   if (!lml_scratch_take(e.s, HEADER_SIZE)) {
     give_back(c, e.s);
     no_memory(&e);
@@ -780,16 +792,16 @@ mli_message *lml_encode(lua_State *L, int first, int n, lml_cargo cargo) {
 static int encode_protected(lua_State *L) {
   mli_message **out = lua_touserdata(L, 1);
   int n = lua_gettop(L) - 2;
-  *out = lml_encode(L, 3, n, lua_toboolean(L, 2) ? LML_ERROR_VALUE : LML_RESULTS);
+  *out = lml_encode(L, 3, n, (lml_cargo)lua_tointeger(L, 2));
   return 0;
 }
 
-mli_message *lml_encode_outcome(lua_State *L, int n, bool *failed) {
+static mli_message *encode_outcome(lua_State *L, int n, bool *failed, int far) {
   mli_message *out = NULL;
   for (int tries = 0; tries < 3; tries++) {
     lua_pushcfunction(L, encode_protected);
     lua_pushlightuserdata(L, &out);
-    lua_pushboolean(L, *failed);
+    lua_pushinteger(L, (*failed ? LML_ERROR_VALUE : LML_RESULTS) | far);
     lua_rotate(L, -n - 3, 3);
     if (lua_pcall(L, n + 2, 0, 0) == LUA_OK) return out;
     *failed = true;
@@ -797,6 +809,14 @@ mli_message *lml_encode_outcome(lua_State *L, int n, bool *failed) {
   }
   lua_pop(L, 1);
   return NULL;
+}
+
+mli_message *lml_encode_outcome(lua_State *L, int n, bool *failed) {
+  return encode_outcome(L, n, failed, 0);
+}
+
+mli_message *lml_encode_far_outcome(lua_State *L, int n, bool *failed) {
+  return encode_outcome(L, n, failed, LML_FAR);
 }
 
 /* ---- decoding ---- */

@@ -18,7 +18,9 @@ typedef enum lml_cargo {
   LML_ARGUMENTS,
   LML_RESULTS,
   LML_ERROR_VALUE,
-  LML_CONTEXT /* "context variables" */
+  LML_CONTEXT, /* "context variables" */
+  LML_FAR = 16 /* with one of the above: it goes to another process, where handles, and
+               ** addresses, mean nothing: they are refused */
 } lml_cargo;
 
 /* The caches of crossing for this state: made by lml_open, freed with it. */
@@ -37,6 +39,7 @@ mli_message *lml_encode(lua_State *L, int first, int n, lml_cargo cargo);
 ** with `*failed`, as an error value; raises nothing. A refusal takes their place: it is
 ** encoded instead and `*failed` is set. NULL: out of memory. */
 mli_message *lml_encode_outcome(lua_State *L, int n, bool *failed);
+mli_message *lml_encode_far_outcome(lua_State *L, int n, bool *failed);
 
 /* Pushes the values of the message and returns how many. Raises what `require`
 ** of a module raised, or an error value with code "crossing" that names what

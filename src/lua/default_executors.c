@@ -145,7 +145,7 @@ static int l_set_default(lua_State *L) {
   mli_executor *ex = NULL;
   if (!lua_isnoneornil(L, 1)) {
     ex = lml_executor_check(L, 1);
-    if (!ex->loops)
+    if (ex->class != &lml_loop_class)
       return lml_misuse(L, "set_event_loop: only an AsyncExecutor can be the event loop");
     mli_executor_use(ex);
     mli_object_retain(&ex->object);

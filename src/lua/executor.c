@@ -4,6 +4,7 @@
 */
 #include <errno.h>
 #include <string.h>
+#include "processes.h"
 #include "worker.h"
 
 /* ---- making ---- */
@@ -14,21 +15,26 @@ mli_executor *lml_executor_check(lua_State *L, int arg) {
 
 mli_executor *lml_executor_make(lua_State *L, const char *name, bool loops, unsigned size,
                                 uint64_t max_pending, int init, int n) {
-  if (lml_state_of(L)->closed) lml_misuse(L, "cannot make an executor: this Lua state is closing");
-  lml_outset_push(L, init, n);
-  lml_handle *h = lml_handle_new(L, &mli_executor_type);
-  lml_state_renew_sentinel(L);
   mli_executor_options options = {
     .class = loops ? &lml_loop_class : &lml_pool_class,
     .name = name,
     .loops = loops,
     .size = size,
     .max_pending = max_pending,
-    .user = lml_outset_take(L, -2),
-    .free_user = lml_outset_free,
   };
+  lml_outset_push(L, init, n, false);
+  return lml_executor_start(L, &options);
+}
+
+mli_executor *lml_executor_start(lua_State *L, mli_executor_options *options) {
+  const char *name = options->name;
+  if (lml_state_of(L)->closed) lml_misuse(L, "cannot make an executor: this Lua state is closing");
+  lml_handle *h = lml_handle_new(L, &mli_executor_type);
+  lml_state_renew_sentinel(L);
+  options->user = lml_outset_take(L, -2);
+  options->free_user = lml_outset_free;
   mli_executor *ex;
-  ml_status status = mli_executor_new(&ex, &options);
+  ml_status status = mli_executor_new(&ex, options);
   if (status == ML_MEMORY) luaL_error(L, "not enough memory");
   if (status != ML_OK)
     lml_raise(L, uv_err_name(-errno), "cannot start the threads of executor '%s': %s", name,
@@ -105,8 +111,10 @@ static int l_stats(lua_State *L) {
   set_count(L, "finished", finished);
   set_count(L, "failed", failed);
   set_count(L, "cancelled", cancelled);
-  set_count(L, "loops", ex->loops ? ex->size : 0);
-  set_count(L, "workers", ex->loops ? 0 : workers);
+  if (ex->class->far) workers = lml_processes_count(ex);
+  bool loops = ex->loops && !ex->class->far;
+  set_count(L, "loops", loops ? ex->size : 0);
+  set_count(L, "workers", loops ? 0 : workers);
   return 1;
 }
 
@@ -165,7 +173,7 @@ static int l_is_executor(lua_State *L) {
 
 static int ex_kind(lua_State *L) {
   mli_executor *ex = lml_executor_check(L, 1);
-  lua_pushstring(L, ex->loops ? "async" : "thread");
+  lua_pushstring(L, ex->class->kind);
   return 1;
 }
 
@@ -189,6 +197,7 @@ void lml_executor_open(lua_State *L) {
                                           { "__tostring", ex_tostring },
                                           { NULL, NULL } };
   lml_setfuncs(L, functions);
+  lml_processes_open(L);
   lml_submit_open(L);
   lml_executor_jobs_open(L);
   lml_default_executors_open(L);

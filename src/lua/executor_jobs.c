@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "crossing.h"
+#include "processes.h"
 #include "worker.h"
 
 static void push_seconds(lua_State *L, uint64_t ns) { lua_pushnumber(L, (lua_Number)ns / 1e9); }
@@ -65,6 +66,7 @@ static int push_jobs(lua_State *L, lml_state *S) {
     lua_setfield(L, -2, "state");
     lua_rawseti(L, -2, ++n);
   }
+  if (S->processes) lml_processes_push_jobs(L, S->processes);
   return 1;
 }
 

@@ -172,6 +172,7 @@ static void loop_cancel(mli_worker *w, mli_task *task) {
 }
 
 const mli_executor_class lml_loop_class = {
+  .kind = "async",
   .open = loop_open,
   .close = lml_worker_close,
   .run = loop_run,

@@ -49,7 +49,7 @@ static int run_task(lua_State *L) {
     lml_left_push_close(L, false);
     lua_call(L, 2, 0);
   }
-  *out = lml_encode(L, 1, lua_gettop(L), LML_RESULTS);
+  *out = lml_encode(L, 1, lua_gettop(L), S->far ? LML_RESULTS | LML_FAR : LML_RESULTS);
   return 0;
 }
 
@@ -113,7 +113,7 @@ static void pool_run(mli_worker *w, mli_task *task) {
     }
     if (S->joined && state == MLI_FAILED) traceback = strdup(S->joined);
     bool failed = true;
-    outcome = lml_encode_outcome(L, 1, &failed);
+    outcome = S->far ? lml_encode_far_outcome(L, 1, &failed) : lml_encode_outcome(L, 1, &failed);
     if (state == MLI_STOPPED) {
       mli_message_free(outcome);
       outcome = NULL;
@@ -140,6 +140,7 @@ static void pool_cancel(mli_worker *w, mli_task *task) {
 }
 
 const mli_executor_class lml_pool_class = {
+  .kind = "thread",
   .open = pool_open,
   .close = lml_worker_close,
   .run = pool_run,

@@ -13,6 +13,7 @@ void lml_outset_free(void *user) {
   free(c->cpath);
   mli_message_free(c->init);
   mli_message_free(c->preload);
+  free(c->processes);
   free(c);
 }
 
@@ -37,13 +38,14 @@ static void copy_paths(lua_State *L, lml_outset *c) {
 
 static int encode_one(lua_State *L) {
   mli_message **out = lua_touserdata(L, 2);
-  *out = lml_encode(L, 1, 1, LML_ARGUMENTS);
+  *out = lml_encode(L, 1, 1, (lml_cargo)lua_tointeger(L, 3));
   return 0;
 }
 
 /* What crosses of package.preload: functions as code; C functions, which stay in
 ** the process, by address; for the rest the reason, to be raised where it is asked for. */
-static void pack_preload(lua_State *L, lml_outset *c) {
+static void pack_preload(lua_State *L, lml_outset *c, bool far) {
+  lml_cargo cargo = far ? LML_ARGUMENTS | LML_FAR : LML_ARGUMENTS;
   lua_newtable(L);
   int table = lua_gettop(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
@@ -51,7 +53,7 @@ static void pack_preload(lua_State *L, lml_outset *c) {
     if (lua_type(L, table + 2) != LUA_TSTRING) continue;
     if (strncmp(lua_tostring(L, table + 2), "moonloop", 8) == 0) continue;
     lua_pushvalue(L, table + 2);
-    if (lua_iscfunction(L, table + 3) && !lua_getupvalue(L, table + 3, 1)) {
+    if (!far && lua_iscfunction(L, table + 3) && !lua_getupvalue(L, table + 3, 1)) {
       lua_pushlightuserdata(L, (void *)lua_tocfunction(L, table + 3));
     } else {
       mli_message *out = NULL;
@@ -59,7 +61,8 @@ static void pack_preload(lua_State *L, lml_outset *c) {
       lua_pushcfunction(L, encode_one);
       lua_pushvalue(L, table + 3);
       lua_pushlightuserdata(L, &out);
-      if (lua_pcall(L, 2, 0, 0) == LUA_OK) {
+      lua_pushinteger(L, cargo);
+      if (lua_pcall(L, 3, 0, 0) == LUA_OK) {
         lua_pushvalue(L, table + 3);
       } else {
         luaL_tolstring(L, -1, NULL);
@@ -70,7 +73,7 @@ static void pack_preload(lua_State *L, lml_outset *c) {
     lua_rawset(L, table);
   }
   lua_settop(L, table);
-  c->preload = lml_encode(L, table, 1, LML_ARGUMENTS);
+  c->preload = lml_encode(L, table, 1, cargo);
   lua_pop(L, 1);
 }
 
@@ -98,11 +101,11 @@ static outset_box *push_box(lua_State *L) {
   return box;
 }
 
-lml_outset *lml_outset_push(lua_State *L, int init, int n) {
+lml_outset *lml_outset_push(lua_State *L, int init, int n, bool far) {
   outset_box *box = push_box(L);
   copy_paths(L, box->c);
-  pack_preload(L, box->c);
-  if (n > 0) box->c->init = lml_encode(L, init, n, LML_JOB);
+  pack_preload(L, box->c, far);
+  if (n > 0) box->c->init = lml_encode(L, init, n, far ? LML_JOB | LML_FAR : LML_JOB);
   return box->c;
 }
 

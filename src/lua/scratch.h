@@ -31,6 +31,7 @@ struct lml_scratch {
   lml_scratch *next; /* in the list of idle ones */
   unsigned char *bytes;
   size_t size, room;
+  bool far;             /* the message is for another process */
   mli_object **objects; /* each holds a reference */
   uint32_t count, objects_room;
   lml_met *met; /* open addressing; a power of two */
@@ -56,6 +57,7 @@ static inline void lml_scratch_reset(lml_scratch *s) {
   for (uint32_t i = 0; i < s->count; i++) mli_object_release(s->objects[i]);
   s->count = 0;
   s->size = 0;
+  s->far = false;
   if (mli_unlikely(s->room > LML_KEEP_BYTES)) {
     free(s->bytes);
     s->bytes = NULL;

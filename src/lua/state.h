@@ -296,6 +296,10 @@ struct lml_state {
   bool stirred;                  /* jobs ran since the timer was set */
   char *joined;                  /* as in lml_info, for a sync state */
   int joined_error;
+  /* Child processes: those of a ProcessExecutor, whose loop this is. `far`: this is a child
+  ** itself, and the results of its tasks go to its parent. */
+  struct mli_processes *processes;
+  bool far;
   /* Handles. */
   struct lml_type {
     const mli_type *type;
@@ -373,7 +377,9 @@ void lml_thread_scopes_leave(lml_state *S);
 /* A reference of its own to the context of what runs now, for a job that it starts. */
 int lml_context_share(lua_State *L, lml_state *S);
 /* The same for another state, as a message; NULL: there is none. Raises if it cannot cross. */
-mli_message *lml_context_encode(lua_State *L, lml_state *S);
+mli_message *lml_context_encode(lua_State *L, lml_state *S, bool far);
+/* From here on the ids of variables begin behind that one: other processes have others. */
+void lml_context_number_from(unsigned long long id);
 /* Registry reference of a context that came as a message. */
 int lml_context_decode(lua_State *L, const mli_message *message);
 

@@ -24,8 +24,8 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
   mli_task *task = mli_task_new(ex, NULL);
   if (!task) return luaL_error(L, "not enough memory");
   u->handle.object = &task->future.object; /* it owns the task while the encoding may raise */
-  task->context = lml_context_encode(L, S);
-  task->payload = lml_encode(L, SUBMIT_JOB, n, LML_JOB);
+  task->context = lml_context_encode(L, S, ex->class->far);
+  task->payload = lml_encode(L, SUBMIT_JOB, n, ex->class->far ? LML_JOB | LML_FAR : LML_JOB);
   task->timeout = timeout;
   lml_place place = lml_place_of(L, S);
   task->line = place.line;

@@ -12,13 +12,15 @@
 /* Of an executor: ex->user. Never changed once made, so that its threads may read it. */
 typedef struct lml_outset {
   char *path, *cpath;
-  mli_message *init;    /* a job and its arguments; NULL: none */
-  mli_message *preload; /* package.preload: a table name -> function or refusal */
+  mli_message *init;                     /* a job and its arguments; NULL: none */
+  mli_message *preload;                  /* package.preload: a table name -> function or refusal */
+  struct lml_process_options *processes; /* of a ProcessExecutor: owned; else NULL */
 } lml_outset;
 
 /* Pushes a box with the outset as the state L has it. `init`: the stack index of the first
-** of n values that are the init job; n 0: none. Raises for what cannot cross. */
-lml_outset *lml_outset_push(lua_State *L, int init, int n);
+** of n values that are the init job; n 0: none. `far`: it is for other processes. Raises
+** for what cannot cross. */
+lml_outset *lml_outset_push(lua_State *L, int init, int n, bool far);
 /* Takes the outset out of its box. */
 lml_outset *lml_outset_take(lua_State *L, int index);
 void lml_outset_free(void *outset);
@@ -42,6 +44,9 @@ extern const mli_executor_class lml_loop_class,
 ** n values that are the init job; n 0: none. */
 mli_executor *lml_executor_make(lua_State *L, const char *name, bool loops, unsigned size,
                                 uint64_t max_pending, int init, int n);
+/* The same for the options but for the user, which is the outset in the box on top of the
+** stack: its place takes the handle. */
+mli_executor *lml_executor_start(lua_State *L, mli_executor_options *options);
 /* Remembers that this state made it. */
 void lml_executor_own(lua_State *L, lml_state *S, mli_executor *ex);
 /* Forgets those that have ended. */
@@ -50,6 +55,7 @@ unsigned lml_default_workers(void);
 
 /* ---- their functions: each leaves its own in the table on top ---- */
 
+void lml_processes_open(lua_State *L);
 void lml_submit_open(lua_State *L);
 void lml_executor_jobs_open(lua_State *L);
 void lml_default_executors_open(lua_State *L);
