@@ -88,6 +88,21 @@ describe("an AsyncExecutor", function()
     assert.equal("spec preloaded", name)
   end)
 
+  it("has modules that tell where their code is, as those of the first state do", function()
+    local function places()
+      local all = {}
+      for name, f in pairs(require "moonloop.lists") do
+        local info = type(f) == "function" and debug.getinfo(f, "S")
+        if info and info.what == "Lua" then all[name] = info.source .. ":" .. info.linedefined end
+      end
+      return all
+    end
+    local here = places()
+    assert.equal("@moonloop/lists.lua:", here.gather:match("^%D*"))
+    local ex <close> = ml.AsyncExecutor{}
+    assert.same(here, ex:submit(places):result(h.TIMEOUT))
+  end)
+
   it("refuses unknown options and bad values, named", function()
     h.misuse("lops", function() ml.AsyncExecutor{ lops = 2 } end)
     for _, bad in ipairs{ 0, -1, 1.5, "two", {} } do

@@ -52,6 +52,20 @@ static void test_never_early(void) {
   }
 }
 
+static void test_at_once(void) {
+  alarm_clock later = { 0 }, now = { 0 };
+  restart(5 * TICK + 7);
+  add(&later, 5 * TICK + 7);
+  CHECK(!mli_wheel_is_due(&wheel)); /* the tick has begun already: the next one */
+  add(&now, 0);
+  CHECK(mli_wheel_is_due(&wheel));
+  CHECK_EQ(mli_wheel_next(&wheel), 0);
+  mli_wheel_advance(&wheel, 5 * TICK + 7, 10);
+  CHECK_EQ(now.rang, 1);
+  CHECK_EQ(later.rang, 0);
+  CHECK(!mli_wheel_is_due(&wheel));
+}
+
 static void test_order(void) {
   alarm_clock a[6] = { 0 };
   restart(0);
@@ -306,6 +320,7 @@ static void test_random(void) {
 
 int main(void) {
   test_never_early();
+  test_at_once();
   test_order();
   test_removal();
   test_changes_while_firing();

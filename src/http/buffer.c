@@ -7,7 +7,7 @@
 
 #define SMALLEST ((size_t)32 << 10) /* of what is stocked */
 #define LARGEST ((size_t)1 << 20)
-#define STOCK ((size_t)4 << 20) /* all of it */
+#define STOCK ((size_t)16 << 20) /* all of it */
 #define SLOTS 64
 
 static mli_lock lock; /* a leaf: what follows */
