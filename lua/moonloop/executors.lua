@@ -6,6 +6,7 @@ local generators = require "moonloop.generator"
 local jobs = require "moonloop.jobs"
 local lists = require "moonloop.lists"
 local scopes = require "moonloop.scopes"
+local workers = require "moonloop.workers"
 local misuse = check.misuse
 local pack, unpack = table.pack, table.unpack
 local executors = {}
@@ -21,6 +22,10 @@ Executor.submit = core.submit
 Executor.try_submit = core.try_submit
 
 Executor.generator = generators.on
+
+--- A worker, or a loop, to be held: calls through it run in one Lua state.
+-- @return worker: call submit try_submit close, and `<close>`
+Executor.worker = workers.of
 
 --- Calls f on the executor, waits, and returns its results.
 function Executor:sync_to_async(...)
@@ -75,7 +80,10 @@ end
 local function names_of(left)
   local names = {}
   for i, job in ipairs(left) do
-    names[i] = job.waits_for and ("%s (waits for %s)"):format(job.name, job.waits_for) or job.name
+    local facts = {}
+    if job.waits_for then facts[1] = "waits for " .. job.waits_for end
+    if job.submitted_at then facts[#facts + 1] = "submitted at " .. job.submitted_at end
+    names[i] = #facts > 0 and ("%s (%s)"):format(job.name, table.concat(facts, ", ")) or job.name
     if i == 10 and #left > 10 then
       names[11] = ("and %d more"):format(#left - 10)
       break
@@ -163,16 +171,30 @@ function executors.AsyncExecutor(options)
   local o, max_pending, init = executor_options("AsyncExecutor", options,
     { name = true, loops = true, init = true, max_pending = true })
   local loops = check.count("AsyncExecutor: option 'loops'", o.loops, 1)
-  return core.executor("async", o.name or "loop", loops, max_pending, unpack(init, 1, init.n))
+  return core.executor("async", o.name or "loop", { size = loops, max_pending = max_pending },
+    unpack(init, 1, init.n))
 end
 
 --- Worker threads, each with a Lua state, for functions that block or compute.
--- @param options { name = string, workers = min(32, cores + 4), init = job, max_pending = number }
+-- Workers are started as they are needed; a worker without work for `idle_timeout` ends. A
+-- worker's state is made anew, and `init` run again, after `max_jobs` jobs, or when it keeps
+-- more than `max_memory` bytes.
+-- @param options { name = string, workers = min(32, cores + 4), init = job, max_pending = number,
+--   idle_timeout = 10 seconds, max_jobs = number, max_memory = bytes }
 function executors.ThreadExecutor(options)
-  local o, max_pending, init = executor_options("ThreadExecutor", options,
-    { name = true, workers = true, init = true, max_pending = true })
-  local workers = check.count("ThreadExecutor: option 'workers'", o.workers, core.default_workers)
-  return core.executor("thread", o.name or "pool", workers, max_pending, unpack(init, 1, init.n))
+  local what = "ThreadExecutor"
+  local o, max_pending, init = executor_options(what, options, {
+    name = true, workers = true, init = true, max_pending = true,
+    idle_timeout = true, max_jobs = true, max_memory = true,
+  })
+  core.check_timeout(o.idle_timeout, "idle_timeout")
+  return core.executor("thread", o.name or "pool", {
+    size = check.count(what .. ": option 'workers'", o.workers, core.default_workers),
+    max_pending = max_pending,
+    idle_timeout = o.idle_timeout and o.idle_timeout + 0.0,
+    max_jobs = check.count(what .. ": option 'max_jobs'", o.max_jobs),
+    max_memory = check.count(what .. ": option 'max_memory'", o.max_memory),
+  }, unpack(init, 1, init.n))
 end
 
 --- The counts of the default executor.
@@ -217,11 +239,24 @@ function executors.to_thread(...)
 end
 
 --- A function that runs blocking `f` on a worker thread and waits.
-function executors.sync_to_async(f)
+-- @param options { executor = where to run it: the default pool }
+function executors.sync_to_async(f, options)
+  options = check.options("sync_to_async", options, { executor = true })
+  local executor = options.executor
+  if executor ~= nil then check.executor("sync_to_async: option 'executor'", executor) end
   jobs.open(f)
   return function(...)
-    return jobs.call_on(core.default_pool(), f, ...)
+    return jobs.call_on(executor or core.default_pool(), f, ...)
   end
+end
+
+--- The default pool for what computes: a worker for each core. `to_thread` and the like have a
+-- pool of their own, so that those that block do not hold up those that compute.
+function executors.cpu_executor() return core.default_cpu() end
+
+--- Runs `f` on a worker thread of that pool, waits, returns its results.
+function executors.cpu(...)
+  return jobs.call_on(core.default_cpu(), ...)
 end
 
 --- Submits to an executor; nil: the default thread pool.

@@ -12,7 +12,8 @@ local function add(module, names)
 end
 
 add(core, [[
-  spawn sleep checkpoint now poll in_job current_job promise ref on_error is_cancelled is_timeout
+  spawn sleep checkpoint now poll in_job current_job cancelled promise ref on_error is_cancelled
+  is_timeout
 ]])
 ml.create_task = ml.spawn
 
@@ -20,8 +21,8 @@ add(require "moonloop.jobs", "job")
 add(require "moonloop.scopes", "scope shield timeout wait_for move_on_after defer")
 add(require "moonloop.lists", "complete_async_jobs gather wait as_completed map each")
 add(require "moonloop.executors", [[
-  AsyncExecutor ThreadExecutor run_async_job run_async async_to_sync sync_to_async to_thread
-  run_in_executor get_event_loop set_event_loop stats jobs
+  AsyncExecutor ThreadExecutor run_async_job run_async async_to_sync sync_to_async to_thread cpu
+  cpu_executor run_in_executor get_event_loop set_event_loop stats jobs
 ]])
 add(require "moonloop.processes", "ProcessExecutor")
 add(require "moonloop.generator", "generator agen_to_gen")

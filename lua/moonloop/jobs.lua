@@ -12,7 +12,8 @@ local Job = { __name = "moonloop.job" }
 local open
 
 --- A job with its arguments and options.
--- @param spec { f, arg1, ..., name = string, timeout = seconds, n = length with f, for nils }
+-- @param spec { f, arg1, ..., name = string, timeout = seconds, n = length with f, for nils,
+--   loop = which of an executor's loops, affinity = value: jobs of the same one share a loop }
 function jobs.job(spec)
   if type(spec) ~= "table" then misuse("job: table expected, got %s", type(spec)) end
   local n = spec.n or 0
@@ -26,13 +27,16 @@ function jobs.job(spec)
       if type(value) ~= "string" then
         misuse("job: option 'name': string expected, got %s", type(value))
       end
-    elseif key ~= "timeout" and key ~= "n" then
+    elseif key == "loop" then
+      check.count("job: option 'loop'", value)
+    elseif key ~= "timeout" and key ~= "n" and key ~= "affinity" then
       misuse("job: unknown option '%s'", tostring(key))
     end
   end
   core.check_timeout(spec.timeout)
   open(spec[1])
-  local job = { name = spec.name, timeout = spec.timeout, args = pack(unpack(spec, 1, n)) }
+  local job = { name = spec.name, timeout = spec.timeout, args = pack(unpack(spec, 1, n)),
+                loop = spec.loop, affinity = spec.affinity }
   return setmetatable(job, Job)
 end
 
@@ -73,6 +77,36 @@ function open(...)
     check.type_of(...))
 end
 
+--- The same number for equal strings and numbers, in every state.
+local function hash(value)
+  local n = 5381
+  for i = 1, #value do n = (n * 33 ~ value:byte(i)) & 0x7fffffff end
+  return n
+end
+
+--- Where a job goes that is submitted to an executor: the loop that its options name.
+local function placed(executor, job)
+  if getmetatable(job) ~= Job or not (job.loop or job.affinity ~= nil) then return executor end
+  if not core.is_executor(executor) then
+    misuse "submit: a job with the option 'loop' or 'affinity' is submitted to an executor"
+  end
+  if core.executor_kind(executor) ~= "async" then
+    misuse "submit: options 'loop' and 'affinity' are for an AsyncExecutor; see executor:worker()"
+  end
+  local loops, loop = core.stats(executor).loops, job.loop
+  if loop and loop > loops then
+    misuse("submit: option 'loop': the executor has %d, got %d", loops, loop)
+  end
+  if not loop then
+    local kind = math.type(job.affinity) or type(job.affinity)
+    if kind ~= "string" and kind ~= "integer" then
+      misuse("submit: option 'affinity': string or integer expected, got %s", kind)
+    end
+    loop = hash(tostring(job.affinity)) % loops + 1
+  end
+  return core.pin(executor, loop)
+end
+
 --- The function behind "module:function", in this state.
 function jobs.resolve(f)
   if type(f) ~= "string" then return f end
@@ -89,14 +123,18 @@ end
 core.spawn_other(function(...)
   local f, name, timeout, args = open(...)
   if not core.has_loop() then
-    return core.submit_opened(core.default_executor(), name, timeout, f, unpack(args, 1, args.n))
+    local executor = placed(core.default_executor(), (...))
+    return core.submit_opened(executor, name, timeout, f, unpack(args, 1, args.n))
+  end
+  if getmetatable((...)) == Job and ((...).loop or (...).affinity ~= nil) then
+    misuse "spawn: options 'loop' and 'affinity' are for submit: a spawned job stays on its loop"
   end
   return core.spawn_named(name, timeout, jobs.resolve(f), unpack(args, 1, args.n))
 end)
 core.submit_other(function(try, executor, ...)
   local f, name, timeout, args = open(...)
   local submit = try and core.try_submit_opened or core.submit_opened
-  return submit(executor, name, timeout, f, unpack(args, 1, args.n))
+  return submit(placed(executor, (...)), name, timeout, f, unpack(args, 1, args.n))
 end)
 jobs.open = open
 

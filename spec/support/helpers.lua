@@ -92,7 +92,7 @@ function h.misuse(pattern, f, ...)
     error("misuse did not raise; wanted " .. pattern, 2)
   elseif type(err) ~= "string" then
     error("misuse raised no plain error but " .. tostring(err), 2)
-  elseif not err:find "_spec%.lua:%d+: " then
+  elseif not (err:find "_spec%.lua:%d+: " or err:find "_suite%.lua:%d+: ") then
     error("misuse does not name the caller's line: " .. err, 2)
   elseif not err:lower():find(pattern) then
     error(("misuse should match %q: %s"):format(pattern, err), 2)

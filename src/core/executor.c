@@ -7,8 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define IDLE_WORKER_LIFE (10 * MLI_SECOND)
+#include "pool.h"
 
 static _Thread_local mli_worker *self;
 
@@ -70,18 +69,23 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->context = NULL;
   task->submitted_at = mli_now();
   task->timeout = MLI_FOREVER;
-  task->worker = NULL;
+  task->worker = task->pin = NULL;
+  task->origin = NULL;
+  task->over = false;
   task->line = 0;
   task->chunk = NULL;
   task->name[0] = '\0';
   return task;
 }
 
+void mli_task_leave_slot(mli_task *task) {
+  if (task->executor->bounded && !task->over) mli_sem_release(&task->executor->slots);
+}
+
 /* Gives back what an unsettled task holds of its executor. */
 static void task_done(mli_worker *w, mli_task *task) {
-  mli_executor *ex = task->executor;
-  if (ex->loops) atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
-  if (ex->bounded) mli_sem_release(&ex->slots);
+  if (task->executor->loops) atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
+  mli_task_leave_slot(task);
   task_release(task);
 }
 
@@ -152,8 +156,7 @@ mli_worker *mli_executor_place(mli_executor *ex) {
 
 /* ---- threads ---- */
 
-/* The last act of a worker's thread. */
-static void worker_leave(mli_worker *w) {
+void mli_worker_leave(mli_worker *w) {
   mli_executor *ex = w->executor;
   mli_lock_acquire(&ex->lock);
   if (w->gone)
@@ -166,7 +169,7 @@ static void worker_leave(mli_worker *w) {
   mli_release(ex);
 }
 
-static void worker_begin(mli_worker *w) {
+void mli_worker_begin(mli_worker *w) {
   self = w;
   char name[16]; /* what Linux keeps */
   if (w->executor->size > 1)
@@ -178,83 +181,16 @@ static void worker_begin(mli_worker *w) {
 
 static void *loop_main(void *arg) {
   mli_worker *w = arg;
-  worker_begin(w);
+  mli_worker_begin(w);
   w->executor->class->open(w);
   mli_loop_run(w->loop);
   w->executor->class->close(w);
-  worker_leave(w);
-  return NULL;
-}
-
-/* Takes the next task, or waits for one as an idle worker. NULL: end. */
-static mli_task *next_task(mli_worker *w) {
-  mli_executor *ex = w->executor;
-  for (;;) {
-    mli_lock_acquire(&ex->lock);
-    mli_node *node = ex->queue;
-    if (node) {
-      ex->queue = node->next;
-      if (!ex->queue) ex->last = &ex->queue;
-      mli_task *task = mli_container(node, mli_task, node);
-      w->task = task;
-      task->worker = w;
-      mli_lock_release(&ex->lock);
-      return task;
-    }
-    bool closing = atomic_load(&ex->closing);
-    if (!closing) {
-      w->next_idle = ex->idle;
-      ex->idle = w;
-    }
-    mli_lock_release(&ex->lock);
-    if (closing) return NULL;
-    ml_status status;
-    uint64_t until = mli_now() + IDLE_WORKER_LIFE;
-    while ((status = mli_park(&w->parker, until)) == ML_INTERRUPTED) continue;
-    if (status == ML_OK) continue; /* taken off the idle list by who woke it */
-    mli_lock_acquire(&ex->lock);
-    mli_worker **at = &ex->idle;
-    while (*at && *at != w) at = &(*at)->next_idle;
-    bool still = *at == w;
-    if (still) { /* nobody needed it for long: from here on it counts as gone */
-      *at = w->next_idle;
-      ex->alive--;
-      w->gone = true;
-      pthread_detach(w->thread);
-    }
-    mli_lock_release(&ex->lock);
-    if (still) return NULL;
-    while (mli_park(&w->parker, MLI_FOREVER) != ML_OK) continue; /* being woken right now */
-  }
-}
-
-/* The worker's thread, done with a task: it can no longer be cancelled through it. */
-static void pool_forget(mli_worker *w, mli_task *task) {
-  mli_executor *ex = w->executor;
-  mli_lock_acquire(&ex->lock);
-  w->task = NULL;
-  task->worker = NULL;
-  mli_lock_release(&ex->lock);
-}
-
-static void *pool_main(void *arg) {
-  mli_worker *w = arg;
-  mli_executor *ex = w->executor;
-  worker_begin(w);
-  ex->class->open(w);
-  for (mli_task *task; (task = next_task(w));) {
-    mli_object_retain(&task->future.object);
-    ex->class->run(w, task);
-    pool_forget(w, task);
-    task_release(task);
-  }
-  ex->class->close(w);
-  worker_leave(w);
+  mli_worker_leave(w);
   return NULL;
 }
 
 /* Signals are for the threads of the program: ours block all but the faults. */
-static int start_thread(mli_worker *w, void *(*run)(void *)) {
+int mli_worker_start(mli_worker *w, void *(*run)(void *)) {
   sigset_t all, old;
   sigfillset(&all);
   sigdelset(&all, SIGSEGV);
@@ -273,91 +209,13 @@ static int start_thread(mli_worker *w, void *(*run)(void *)) {
   return err;
 }
 
-/* ---- pools ---- */
-
-/* Under the lock. NULL: out of memory. */
-static mli_worker *pool_add(mli_executor *ex) {
-  for (unsigned i = 0; i < ex->count; i++) {
-    mli_worker *w = ex->workers[i];
-    if (!w->gone || w->started) continue;
-    w->gone = false; /* its counts go on */
-    w->started = true;
-    ex->alive++;
-    ex->threads++;
-    return w;
-  }
-  if (ex->count == ex->room) {
-    unsigned room = ex->room ? ex->room * 2 : 8;
-    mli_worker **grown = realloc(ex->workers, room * sizeof *grown);
-    if (!grown) return NULL;
-    ex->workers = grown;
-    ex->room = room;
-  }
-  mli_worker *w = calloc(1, sizeof *w);
-  if (!w) return NULL;
-  w->executor = ex;
-  w->index = ex->count;
-  w->started = true;
-  ex->workers[ex->count++] = w;
-  ex->alive++;
-  ex->threads++;
-  return w;
-}
-
 mli_worker *mli_executor_adopt(mli_executor *ex) {
   mli_lock_acquire(&ex->lock);
-  mli_worker *w = pool_add(ex);
+  mli_worker *w = mli_pool_add(ex);
   if (w) w->joined = true; /* its end is the thread's own business */
   mli_lock_release(&ex->lock);
   self = w;
   return w;
-}
-
-static ml_status pool_submit(mli_executor *ex, mli_task *task) {
-  ml_status status = ML_OK;
-  mli_worker *wake = NULL, *add = NULL;
-  mli_lock_acquire(&ex->lock);
-  if (atomic_load(&ex->closing)) {
-    mli_lock_release(&ex->lock);
-    return ML_CLOSED;
-  }
-  bool inside = self && self->executor == ex;
-  if (ex->idle) {
-    wake = ex->idle;
-    ex->idle = wake->next_idle;
-  } else if (ex->alive < ex->size || inside) {
-    add = pool_add(ex);
-    if (!add && ex->alive == 0) status = ML_MEMORY;
-  }
-  if (status == ML_OK) {
-    task->node.next = NULL;
-    *ex->last = &task->node;
-    ex->last = &task->node.next;
-  }
-  mli_lock_release(&ex->lock);
-  if (wake) mli_unpark(&wake->parker);
-  if (add) {
-    int err = start_thread(add, pool_main);
-    if (err) {
-      /* With other workers alive the task waits for one of them. */
-      mli_lock_acquire(&ex->lock);
-      add->started = false;
-      add->gone = true;
-      ex->threads--;
-      bool alone = --ex->alive == 0;
-      mli_node **at = &ex->queue;
-      while (alone && *at && *at != &task->node) at = &(*at)->next;
-      bool taken_back = alone && *at;
-      if (taken_back) {
-        *at = task->node.next;
-        if (!*at) ex->last = at;
-      }
-      mli_lock_release(&ex->lock);
-      errno = err;
-      if (taken_back) return ML_SYSTEM;
-    }
-  }
-  return status;
 }
 
 /* ---- the executor ---- */
@@ -400,7 +258,7 @@ static ml_status start_loops(mli_executor *ex) {
     ex->alive++;
     ex->threads++;
     ex->workers[i]->started = true;
-    int err = start_thread(ex->workers[i], loop_main);
+    int err = mli_worker_start(ex->workers[i], loop_main);
     if (err) {
       ex->alive--;
       ex->threads--;
@@ -428,6 +286,7 @@ ml_status mli_executor_new(mli_executor **out, const mli_executor_options *o) {
   snprintf(ex->name, sizeof ex->name, "%s", o->name);
   ex->size = o->size;
   ex->loops = o->loops;
+  ex->idle_life = o->idle_life;
   ex->bounded = o->max_pending > 0;
   mli_sem_init(&ex->slots, o->max_pending);
   ex->ended = ended;
@@ -449,9 +308,9 @@ ml_status mli_executor_submit(mli_executor *ex, mli_task *task) {
   mli_object_retain(&task->future.object);
   atomic_fetch_add_explicit(&ex->submitted, 1, memory_order_relaxed);
   if (!ex->loops) {
-    status = pool_submit(ex, task);
+    status = mli_pool_submit(ex, task);
   } else if (!atomic_load(&ex->closing)) {
-    mli_worker *w = mli_executor_place(ex);
+    mli_worker *w = task->pin ? task->pin : mli_executor_place(ex);
     atomic_fetch_add_explicit(&w->load, 1, memory_order_relaxed);
     task->worker = w;
     task->node.run = on_task;
@@ -461,36 +320,9 @@ ml_status mli_executor_submit(mli_executor *ex, mli_task *task) {
   if (status == ML_OK) return ML_OK;
   atomic_fetch_sub_explicit(&ex->submitted, 1, memory_order_relaxed);
   mli_future_fail(&task->future, status);
-  if (ex->bounded) mli_sem_release(&ex->slots);
+  mli_task_leave_slot(task);
   task_release(task);
   return status;
-}
-
-static void cancel_pool(mli_executor *ex) {
-  /* Each future is cancelled with no lock held: its watchers run here. */
-  for (unsigned i = 0;; i++) {
-    mli_lock_acquire(&ex->lock);
-    mli_node *queue = ex->queue;
-    ex->queue = NULL;
-    ex->last = &ex->queue;
-    mli_task *running = i < ex->count ? ex->workers[i]->task : NULL;
-    bool more = i + 1 < ex->count;
-    if (running) mli_object_retain(&running->future.object);
-    mli_lock_release(&ex->lock);
-    while (queue) {
-      mli_task *task = mli_container(queue, mli_task, node);
-      queue = queue->next;
-      mli_future_cancel(&task->future, NULL);
-      atomic_fetch_add_explicit(&ex->dropped, 1, memory_order_relaxed);
-      if (ex->bounded) mli_sem_release(&ex->slots);
-      task_release(task);
-    }
-    if (running) {
-      mli_future_cancel(&running->future, NULL);
-      task_release(running);
-    }
-    if (!more) return;
-  }
 }
 
 void mli_executor_shutdown(mli_executor *ex, bool cancel) {
@@ -520,7 +352,7 @@ void mli_executor_shutdown(mli_executor *ex, bool cancel) {
       if (!mli_loop_post(w->loop, &request->node)) free(request);
     }
   }
-  if (cancel && !ex->loops) cancel_pool(ex);
+  if (cancel && !ex->loops) mli_pool_cancel(ex);
   if (ended) mli_future_settle(ex->ended, MLI_FINISHED, NULL, NULL);
 }
 
@@ -535,6 +367,14 @@ void mli_executor_join(mli_executor *ex) {
     if (!w) return;
     if (join) pthread_join(w->thread, NULL);
   }
+}
+
+void mli_task_force(mli_task *task) {
+  mli_executor *ex = task->executor;
+  if (ex->loops || !ex->class->force) return;
+  mli_lock_acquire(&ex->lock);
+  if (task->worker) ex->class->force(task->worker, task);
+  mli_lock_release(&ex->lock);
 }
 
 void mli_executor_use(mli_executor *ex) {

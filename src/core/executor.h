@@ -37,6 +37,9 @@ struct mli_task {
   uint64_t timeout;        /* [I] ns from its start, or MLI_FOREVER */
   mli_node cancel_node;    /* the request to cancel it, to its loop */
   mli_worker *worker;      /* loops: [I] once posted. Pools: [M] of the executor, while it runs */
+  mli_worker *pin;         /* [I] the worker that must run it; NULL: any */
+  const mli_task *origin;  /* [I] the pool's task that it was submitted in; only to compare */
+  bool over;               /* [I] it has no slot of a bounded executor */
   void *runner;            /* [L] of the layer above: what runs it on its loop, while it does */
   uint32_t line;           /* [I] where it was submitted; 0: unknown */
   char name[MLI_NAME_MAX]; /* [I] "" if none was given */
@@ -62,6 +65,10 @@ typedef struct mli_executor_class {
   /* Its running task was asked to stop. Loops: on their thread. Pools: on any thread, under the
   ** executor's lock: sets flags and wakes, no more. */
   void (*cancel)(mli_worker *w, mli_task *task);
+  /* Pools only; both may be NULL. Under the lock as `cancel`: its running task was cancelled
+  ** and is to be broken off even where it does not wait. */
+  void (*force)(mli_worker *w, mli_task *task);
+  void (*between)(mli_worker *w); /* a task is done, and nobody pinned it */
   /* Loops only. */
   bool (*turn)(mli_worker *w);       /* a share of the ready work; true: there is more */
   bool (*idle)(mli_worker *w);       /* no task is left */
@@ -93,7 +100,9 @@ struct mli_worker {
   mli_node close_node;
   bool closing; /* [L] */
   /* pools */
-  mli_worker *next_idle; /* [M] */
+  mli_node *own, **own_last; /* [M] tasks that are pinned to it */
+  unsigned pins;             /* [M] */
+  mli_worker *next_idle;     /* [M] */
   mli_parker parker;
   mli_task *task; /* [M] what it runs now */
 };
@@ -106,6 +115,7 @@ struct mli_executor {
   char name[MLI_NAME_MAX];
   unsigned size;           /* [I] loops, or the most workers */
   bool loops;              /* [I] */
+  uint64_t idle_life;      /* [I] ns until an idle worker of a pool ends, or MLI_FOREVER */
   atomic_ullong submitted; /* [A] */
   atomic_ullong dropped;   /* [A] tasks cancelled in a pool's queue */
   atomic_uint users;       /* [A] handles that keep it open */
@@ -132,6 +142,7 @@ typedef struct mli_executor_options {
   bool loops;
   unsigned size;
   uint64_t max_pending;
+  uint64_t idle_life; /* pools */
   void *user;
   void (*free_user)(void *user);
 } mli_executor_options;
@@ -147,6 +158,9 @@ ml_status mli_executor_submit(mli_executor *ex, mli_task *task);
 ** mli_future_settle does, counts it and frees its slot and reference. */
 void mli_task_settle(mli_worker *w, mli_task *task, mli_state state, mli_message *outcome,
                      char *traceback, ml_status status);
+
+/* A cancelled task that runs in a pool is broken off as its class can. Thread: any. */
+void mli_task_force(mli_task *task);
 
 /* No more submits; what was submitted is finished, or cancelled. Again with
 ** `cancel` cancels what is left. Thread: any. Blocks: no: wait for ex->ended. */

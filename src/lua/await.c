@@ -342,6 +342,7 @@ const lml_future *lml_awaited_future(const lml_await *a) {
 int lml_await_future(lua_State *L, lml_state *S, int index, uint64_t deadline, lua_KFunction k,
                      lua_KContext ctx) {
   lml_future *u = lua_touserdata(L, index);
+  if (mli_unlikely(S->task != NULL)) lml_pool_serve(L, S, lml_future_core(u));
   lml_await *a = lml_await_begin(L, S, "future");
   a->source = u;
   a->abort = future_abort;

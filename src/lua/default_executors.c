@@ -42,10 +42,10 @@ void lml_executor_own(lua_State *L, lml_state *S, mli_executor *ex) {
 /* ---- the defaults ---- */
 
 static struct {
-  mli_lock lock;             /* a leaf */
-  mli_executor *loop, *pool; /* [M] each holds a reference and a use */
-  atomic_bool loop_ours;     /* [A] made by us, not set */
-  unsigned hosts;            /* [M] states of the host that are open */
+  mli_lock lock;                   /* a leaf */
+  mli_executor *loop, *pool, *cpu; /* [M] each holds a reference and a use */
+  atomic_bool loop_ours;           /* [A] made by us, not set */
+  unsigned hosts;                  /* [M] states of the host that are open */
 } defaults;
 
 bool lml_executor_is_default(const mli_executor *ex) {
@@ -57,7 +57,9 @@ bool lml_executor_is_default(const mli_executor *ex) {
 
 /* The default in `slot`, kept alive by this state until it asks again; NULL: none. */
 static mli_executor *get_default(lml_state *S, mli_executor **slot) {
-  mli_executor **kept = slot == &defaults.loop ? &S->default_loop : &S->default_pool;
+  mli_executor **kept = slot == &defaults.loop   ? &S->default_loop
+                        : slot == &defaults.pool ? &S->default_pool
+                                                 : &S->default_cpu;
   mli_lock_acquire(&defaults.lock);
   mli_executor *ex = *slot, *old = *kept;
   if (ex && ex != old) mli_object_retain(&ex->object);
@@ -108,7 +110,7 @@ mli_executor *lml_default_executor(lua_State *L) {
   if (init && strcmp(init, "0") == 0)
     lml_misuse(L, "no event loop is set and MOONLOOP_INIT=0 forbids making one: call "
                   "moonloop.set_event_loop(moonloop.AsyncExecutor{})");
-  ex = lml_executor_make(L, "moonloop", true, 1, 0, 0, 0);
+  ex = lml_executor_make(L, "moonloop", &(lml_making){ .loops = true, .size = 1 }, 0, 0);
   ex = install_default(S, &defaults.loop, ex);
   lua_pop(L, 1);
   return ex;
@@ -119,13 +121,15 @@ unsigned lml_default_workers(void) {
   return n < 32 ? n : 32;
 }
 
-static mli_executor *default_pool(lua_State *L) {
+static mli_executor *default_pool(lua_State *L, mli_executor **slot, const char *name,
+                                  unsigned size) {
   lml_state *S = lml_state_of(L);
-  mli_executor *ex = get_default(S, &defaults.pool);
+  mli_executor *ex = get_default(S, slot);
   if (ex && !atomic_load(&ex->closing)) return ex;
-  if (ex) drop_default(&defaults.pool, ex);
-  ex = lml_executor_make(L, "moonloop-pool", false, lml_default_workers(), 0, 0, 0);
-  ex = install_default(S, &defaults.pool, ex);
+  if (ex) drop_default(slot, ex);
+  lml_making making = { .size = size, .idle_life = LML_IDLE_LIFE };
+  ex = lml_executor_make(L, name, &making, 0, 0);
+  ex = install_default(S, slot, ex);
   lua_pop(L, 1);
   return ex;
 }
@@ -136,7 +140,15 @@ static int l_default_executor(lua_State *L) {
 }
 
 static int l_default_pool(lua_State *L) {
-  lml_handle_push(L, &default_pool(L)->object);
+  lml_handle_push(L,
+                  &default_pool(L, &defaults.pool, "moonloop-pool", lml_default_workers())->object);
+  return 1;
+}
+
+/* The pool for what computes: a worker for each core. */
+static int l_default_cpu(lua_State *L) {
+  unsigned cores = uv_available_parallelism();
+  lml_handle_push(L, &default_pool(L, &defaults.cpu, "moonloop-cpu", cores)->object);
   return 1;
 }
 
@@ -196,11 +208,13 @@ static void end_executor(mli_executor *ex) {
 void lml_host_leave(void) {
   mli_lock_acquire(&defaults.lock);
   bool last = --defaults.hosts == 0;
-  mli_executor *loop = last ? defaults.loop : NULL, *pool = last ? defaults.pool : NULL;
-  if (last) defaults.loop = defaults.pool = NULL;
+  mli_executor *all[3] = { NULL };
+  if (last) {
+    all[0] = defaults.pool, all[1] = defaults.cpu, all[2] = defaults.loop;
+    defaults.loop = defaults.pool = defaults.cpu = NULL;
+  }
   mli_lock_release(&defaults.lock);
-  mli_executor *all[] = { pool, loop };
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < 3; i++) {
     if (!all[i]) continue;
     end_executor(all[i]);
     leave_default(all[i]);
@@ -208,20 +222,22 @@ void lml_host_leave(void) {
 }
 
 void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex)) {
-  mli_executor *others[2] = { get_default(S, &defaults.loop), get_default(S, &defaults.pool) };
+  mli_executor *others[3] = { get_default(S, &defaults.loop), get_default(S, &defaults.pool),
+                              get_default(S, &defaults.cpu) };
   for (owned *o = S->owned; o; o = o->next) {
     f(o->executor);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 3; i++)
       if (others[i] == o->executor) others[i] = NULL;
   }
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < 3; i++)
     if (others[i]) f(others[i]);
 }
 
 void lml_executors_close(lml_state *S) {
   if (S->default_loop) mli_release(S->default_loop);
   if (S->default_pool) mli_release(S->default_pool);
-  S->default_loop = S->default_pool = NULL;
+  if (S->default_cpu) mli_release(S->default_cpu);
+  S->default_loop = S->default_pool = S->default_cpu = NULL;
   while (S->owned) {
     owned *o = S->owned;
     S->owned = o->next;
@@ -236,6 +252,7 @@ void lml_default_executors_open(lua_State *L) {
     { "default_executor", l_default_executor },
     { "set_default", l_set_default },
     { "default_pool", l_default_pool },
+    { "default_cpu", l_default_cpu },
     { NULL, NULL },
   };
   lml_setfuncs(L, functions);

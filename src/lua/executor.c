@@ -13,16 +13,20 @@ mli_executor *lml_executor_check(lua_State *L, int arg) {
   return mli_container(lml_handle_check(L, arg, &mli_executor_type), mli_executor, object);
 }
 
-mli_executor *lml_executor_make(lua_State *L, const char *name, bool loops, unsigned size,
-                                uint64_t max_pending, int init, int n) {
+mli_executor *lml_executor_make(lua_State *L, const char *name, const lml_making *making, int init,
+                                int n) {
+  if (!making->loops) lml_pool_class_open();
   mli_executor_options options = {
-    .class = loops ? &lml_loop_class : &lml_pool_class,
+    .class = making->loops ? &lml_loop_class : &lml_pool_class,
     .name = name,
-    .loops = loops,
-    .size = size,
-    .max_pending = max_pending,
+    .loops = making->loops,
+    .size = making->size,
+    .max_pending = making->max_pending,
+    .idle_life = making->idle_life,
   };
-  lml_outset_push(L, init, n, false);
+  lml_outset *outset = lml_outset_push(L, init, n, false);
+  outset->max_jobs = making->max_jobs;
+  outset->max_memory = making->max_memory;
   return lml_executor_start(L, &options);
 }
 
@@ -45,14 +49,32 @@ mli_executor *lml_executor_start(lua_State *L, mli_executor_options *options) {
   return ex;
 }
 
-/* executor(kind, name, size, max_pending, init...): kind "async" or "thread". */
+static uint64_t count_field(lua_State *L, int index, const char *key) {
+  lua_getfield(L, index, key);
+  lua_Integer n = luaL_optinteger(L, -1, 0);
+  lua_pop(L, 1);
+  return (uint64_t)n;
+}
+
+/* executor(kind, name, options, init...): kind "async" or "thread"; the options are checked. */
 static int l_executor(lua_State *L) {
   lml_state *S = lml_upstate(L);
   const char *kind = luaL_checkstring(L, 1), *name = luaL_checkstring(L, 2);
-  lua_Integer size = luaL_checkinteger(L, 3), max_pending = luaL_optinteger(L, 4, 0);
-  int n = lua_gettop(L) - 4;
-  mli_executor *ex = lml_executor_make(L, name, strcmp(kind, "async") == 0, (unsigned)size,
-                                       (uint64_t)max_pending, 5, n > 0 ? n : 0);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lml_making making = {
+    .loops = strcmp(kind, "async") == 0,
+    .size = (unsigned)count_field(L, 3, "size"),
+    .max_pending = count_field(L, 3, "max_pending"),
+    .idle_life = LML_IDLE_LIFE,
+    .max_jobs = count_field(L, 3, "max_jobs"),
+    .max_memory = count_field(L, 3, "max_memory"),
+  };
+  if (lua_getfield(L, 3, "idle_timeout") == LUA_TNUMBER) {
+    lua_Number s = lua_tonumber(L, -1);
+    making.idle_life = s > 3e9 ? MLI_FOREVER : (uint64_t)(s * 1e9);
+  }
+  lua_pop(L, 1);
+  mli_executor *ex = lml_executor_make(L, name, &making, 4, lua_gettop(L) - 3);
   lml_executor_own(L, S, ex);
   return 1;
 }
@@ -171,8 +193,10 @@ static int l_is_executor(lua_State *L) {
   return 1;
 }
 
+/* executor_kind(executor or pin) */
 static int ex_kind(lua_State *L) {
-  mli_executor *ex = lml_executor_check(L, 1);
+  const lml_pin *pin = lml_pin_test(L, 1);
+  const mli_executor *ex = pin ? pin->executor : lml_executor_check(L, 1);
   lua_pushstring(L, ex->class->kind);
   return 1;
 }

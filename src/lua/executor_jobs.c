@@ -101,38 +101,87 @@ static void on_question(mli_node *node, mli_loop *loop) {
   free(q);
 }
 
+/* ---- a pool's ---- */
+
+typedef struct pool_job {
+  char name[MLI_NAME_MAX];
+  mli_text *chunk; /* a reference, or NULL */
+  uint32_t line;
+  bool running;
+} pool_job;
+
+typedef struct pool_list {
+  size_t count, room;
+  pool_job jobs[];
+} pool_list;
+
+/* Under the executor's lock: nothing may raise. Counts also what finds no room. */
+static void note(pool_list *list, const mli_task *task, bool running) {
+  if (list->count++ >= list->room) return;
+  pool_job *job = &list->jobs[list->count - 1];
+  memcpy(job->name, task->name, sizeof job->name);
+  job->chunk = task->chunk ? mli_retain(task->chunk) : NULL;
+  job->line = task->line;
+  job->running = running;
+}
+
+static void note_queue(pool_list *list, mli_node *node) {
+  for (; node; node = node->next) note(list, mli_container(node, mli_task, node), false);
+}
+
+static void note_all(pool_list *list, mli_executor *ex) {
+  list->count = 0;
+  mli_lock_acquire(&ex->lock);
+  for (unsigned i = 0; i < ex->count; i++)
+    if (ex->workers[i]->task) note(list, ex->workers[i]->task, true);
+  for (unsigned i = 0; i < ex->count; i++) note_queue(list, ex->workers[i]->own);
+  note_queue(list, ex->queue);
+  mli_lock_release(&ex->lock);
+  if (list->count > list->room) { /* what was noted is let go: once more with more room */
+    for (size_t i = 0; i < list->room; i++)
+      if (list->jobs[i].chunk) mli_release(list->jobs[i].chunk);
+  }
+}
+
+static void push_pool_job(lua_State *L, pool_job *job) {
+  char where[MLI_WHERE_MAX + 16];
+  snprintf(where, sizeof where, "%s:%u", job->chunk ? job->chunk->text : "?", job->line);
+  if (job->chunk) mli_release(job->chunk);
+  job->chunk = NULL;
+  lua_createtable(L, 0, 3);
+  lua_pushstring(L, job->name[0] ? job->name : "job");
+  lua_setfield(L, -2, "name");
+  lua_pushstring(L, job->running ? "running" : "queued");
+  lua_setfield(L, -2, "state");
+  if (!job->line) return;
+  lua_pushstring(L, where);
+  lua_setfield(L, -2, "submitted_at");
+}
+
+/* Pushes the jobs of a pool. */
+static int push_pool_jobs(lua_State *L, mli_executor *ex) {
+  size_t room = 64;
+  pool_list *list;
+  do {
+    list = lua_newuserdatauv(L, sizeof *list + room * sizeof *list->jobs, 0);
+    list->room = room;
+    note_all(list, ex);
+    room = list->count * 2;
+  } while (list->count > list->room);
+  lua_createtable(L, (int)list->count, 0);
+  for (size_t i = 0; i < list->count; i++) {
+    push_pool_job(L, &list->jobs[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
 /* ask_jobs(executor) -> a list of futures, one a loop; a pool's jobs at once. */
 static int l_ask_jobs(lua_State *L) {
   lml_state *S = lml_upstate(L);
   mli_executor *ex = lml_executor_check(L, 1);
+  if (!ex->loops) return push_pool_jobs(L, ex);
   lua_newtable(L);
-  if (!ex->loops) {
-    struct {
-      char name[MLI_NAME_MAX];
-      bool running;
-    } list[256];
-    int n = 0;
-    mli_lock_acquire(&ex->lock);
-    for (unsigned i = 0; i < ex->count && n < 256; i++)
-      if (ex->workers[i]->task) {
-        snprintf(list[n].name, MLI_NAME_MAX, "%s", ex->workers[i]->task->name);
-        list[n++].running = true;
-      }
-    for (mli_node *node = ex->queue; node && n < 256; node = node->next) {
-      snprintf(list[n].name, MLI_NAME_MAX, "%s", mli_container(node, mli_task, node)->name);
-      list[n++].running = false;
-    }
-    mli_lock_release(&ex->lock);
-    for (int i = 0; i < n; i++) {
-      lua_createtable(L, 0, 2);
-      lua_pushstring(L, list[i].name[0] ? list[i].name : "job");
-      lua_setfield(L, -2, "name");
-      lua_pushstring(L, list[i].running ? "running" : "queued");
-      lua_setfield(L, -2, "state");
-      lua_rawseti(L, -2, i + 1);
-    }
-    return 1;
-  }
   for (unsigned i = 0; i < ex->size; i++) {
     mli_future *answer = mli_future_new();
     if (!answer) return luaL_error(L, "not enough memory");

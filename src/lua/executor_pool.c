@@ -2,8 +2,10 @@
 ** executor_pool.c: what the threads of a ThreadExecutor do: each has a Lua state and runs one
 ** task after the other in it.
 */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/pool.h"
 #include "crossing.h"
 #include "generator.h"
 #include "worker.h"
@@ -69,6 +71,7 @@ static int tidy_failed(lua_State *L) {
 
 static void pool_run(mli_worker *w, mli_task *task) {
   lml_state *S = w->user;
+  if (S) atomic_store(&S->task_cancelled, false); /* before a cancel can find it started */
   if (!mli_future_start(&task->future)) {
     mli_task_settle(w, task, MLI_STOPPED, NULL, NULL, ML_OK);
     return;
@@ -81,7 +84,6 @@ static void pool_run(mli_worker *w, mli_task *task) {
   mli_message *outcome = NULL;
   mli_state state = MLI_FINISHED;
   char *traceback = NULL;
-  atomic_store(&S->task_cancelled, false);
   S->task = task;
   mli_count(&w->counts.running, 1);
   free(S->joined);
@@ -95,7 +97,9 @@ static void pool_run(mli_worker *w, mli_task *task) {
   } else {
     lua_pushcfunction(L, run_task);
     lua_pushlightuserdata(L, &outcome);
+    S->breakable = true;
     ok = lua_pcall(L, 1, 0, 1) == LUA_OK;
+    S->breakable = false;
   }
   lml_thread_scopes_leave(S);
   if (!ok && S->open) {
@@ -139,10 +143,65 @@ static void pool_cancel(mli_worker *w, mli_task *task) {
   lml_inbox_nudge(S->inbox);
 }
 
+/* Inside the hook of a poke: breaks off what the worker computes. */
+static void break_off(lua_State *L, lml_state *S) {
+  if (S->breakable && lml_task_cancelled(S)) lml_raise_task_cancelled(L, S);
+}
+
+static void pool_force(mli_worker *w, mli_task *task) {
+  lml_state *S = w->user;
+  (void)task;
+  if (S) lml_poke(S, LML_POKE_CANCEL); /* without a signal it sees its cancel as it waits */
+}
+
+/* Whether the state has served its time: by its jobs, or by what it keeps. */
+static bool is_worn(const lml_outset *c, lml_state *S) {
+  lua_State *L = S->L;
+  if (c->max_jobs && ++S->jobs_done >= c->max_jobs) return true;
+  if (!c->max_memory || (uint64_t)lua_gc(L, LUA_GCCOUNT) << 10 <= c->max_memory) return false;
+  lua_gc(L, LUA_GCCOLLECT);
+  return (uint64_t)lua_gc(L, LUA_GCCOUNT) << 10 > c->max_memory;
+}
+
+static void pool_between(mli_worker *w) {
+  lml_state *S = w->user;
+  if (!S || !is_worn(w->executor->user, S)) return;
+  lml_worker_close(w);
+  w->user = NULL;
+  pool_open(w);
+}
+
+static void serve_pokes(void) { lml_poke_serves(LML_POKE_CANCEL, break_off); }
+
+void lml_pool_class_open(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, serve_pokes);
+}
+
+void lml_pool_serve(lua_State *L, lml_state *S, mli_future *f) {
+  if (!S->task || f->object.type != &mli_task_type || mli_future_state(f) != MLI_PENDING) return;
+  mli_task *task = mli_container(f, mli_task, future);
+  if (task->executor != S->worker->executor) return;
+  switch (mli_pool_serve(task)) {
+  case ML_OK: return;
+  case ML_MISUSE:
+    lml_misuse(L, "this worker would wait for itself: the job is pinned to it, behind this one");
+    return;
+  case ML_MEMORY: luaL_error(L, "not enough memory"); return;
+  default:
+    lml_raise(L, uv_err_name(-errno),
+              "executor '%s' has no free worker for a job that this one waits for, and cannot "
+              "start one: %s",
+              task->executor->name, strerror(errno));
+  }
+}
+
 const mli_executor_class lml_pool_class = {
   .kind = "thread",
   .open = pool_open,
   .close = lml_worker_close,
   .run = pool_run,
   .cancel = pool_cancel,
+  .force = pool_force,
+  .between = pool_between,
 };

@@ -399,16 +399,46 @@ static mli_message *check_reason(lua_State *L, int arg) {
   return lua_isnoneornil(L, arg) ? NULL : lml_encode(L, arg, 1, LML_ARGUMENTS);
 }
 
-static int f_cancel(lua_State *L) {
-  lml_state *S = lml_upstate(L);
-  lml_future *u = lml_future_check(L, S, 1);
+/* Cancels the future at index 1; with `hard` what runs in a pool is broken off. */
+static bool cancel(lua_State *L, lml_state *S, mli_message *reason, bool hard) {
+  lml_future *u = lua_touserdata(L, 1);
   mli_future *f = lml_future_core(u);
-  mli_message *reason = check_reason(L, 2);
   if (reason && lml_future_is_local(u)) { /* its handle owns memory from here on */
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->types[0].ref);
     lua_setmetatable(L, 1);
   }
-  lua_pushboolean(L, mli_future_cancel(f, reason));
+  bool took = mli_future_cancel(f, reason);
+  if (took && hard && f->object.type == &mli_task_type)
+    mli_task_force(mli_container(f, mli_task, future));
+  return took;
+}
+
+/* Options at `arg`: a table with a boolean `hard`. Then its reason takes its place, and with
+** `timeout` the timeout is pushed. */
+static bool check_hard(lua_State *L, int arg, bool timeout) {
+  if (!lua_istable(L, arg)) return false;
+  lua_pushliteral(L, "hard");
+  bool is = lua_rawget(L, arg) == LUA_TBOOLEAN, hard = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  if (!is && !timeout) return false; /* a reason */
+  for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+    if (strcmp(key, "hard") != 0 && strcmp(key, "reason") != 0 &&
+        (!timeout || strcmp(key, "timeout") != 0))
+      lml_misuse(L, "cancel: unknown option '%s'", key);
+  }
+  if (timeout) lua_getfield(L, arg, "timeout");
+  lua_getfield(L, arg, "reason");
+  lua_replace(L, arg);
+  return hard;
+}
+
+static int f_cancel(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  lml_future_check(L, S, 1);
+  bool hard = check_hard(L, 2, false);
+  mli_message *reason = check_reason(L, 2);
+  lua_pushboolean(L, cancel(L, S, reason, hard));
   return 1;
 }
 
@@ -427,9 +457,20 @@ static int cancel_and_wait_k(lua_State *L, int status, lua_KContext took) {
 static int f_cancel_and_wait(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lml_future *u = lml_future_check(L, S, 1);
-  uint64_t deadline = lml_check_deadline(L, 2);
+  bool hard = false;
+  uint64_t deadline;
+  mli_message *reason = NULL;
   if (waits_for_itself(S, u)) lml_misuse(L, "a job cannot wait for itself");
-  bool took = mli_future_cancel(lml_future_core(u), NULL);
+  if (lua_istable(L, 2)) {
+    hard = check_hard(L, 2, true);
+    deadline = lml_option_deadline(L, -1, "timeout");
+    lua_pop(L, 1);
+    reason = check_reason(L, 2);
+  } else {
+    deadline = lml_check_deadline(L, 2);
+  }
+  lua_settop(L, 1);
+  bool took = cancel(L, S, reason, hard);
   if (mli_future_settled(lml_future_core(u))) {
     lua_pushboolean(L, took);
     return 1;

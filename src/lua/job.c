@@ -61,6 +61,7 @@ static lml_job *job_new(lml_state *S) {
   job->id = ++S->next_id;
   job->parent = S->current ? S->current->id : 0;
   job->home = S->current ? S->current->home : 0;
+  job->origin = S->task ? S->task : S->current ? S->current->origin : NULL;
   job->scope = &job->root;
   job->root.error = LUA_NOREF;
   job->context = LUA_NOREF;
@@ -577,6 +578,7 @@ void lml_task_start(lml_state *S, mli_task *task) {
   job->parent = 0;
   job->home = 0;
   job->task = task;
+  job->origin = task->origin;
   task->runner = job;
   lml_job_ready(job);
 }

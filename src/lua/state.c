@@ -180,6 +180,7 @@ static void open_core(lua_State *L) {
   lml_waitset_open(L);
   lml_gather_open(L);
   lml_executor_open(L);
+  lml_pin_open(L);
   lml_run_open(L);
   lml_promise_open(L);
   lml_generator_open(L);

@@ -156,6 +156,7 @@ struct lml_job {
   lml_scope *scope, root;
   struct lml_lock *locks; /* that it holds: lock.c */
   lml_info *info;         /* NULL until needed */
+  const mli_task *origin; /* as in mli_task */
   uint32_t id, parent;    /* parent: the spawning job's id, or 0 */
   uint32_t home;          /* the id of the main job of the `run` it belongs to, or 0 */
   unsigned slot;          /* where `co` is anchored */
@@ -271,12 +272,14 @@ struct lml_state {
   mli_task *task;             /* a pool worker: what it runs */
   atomic_bool task_cancelled; /* [A] */
   int task_error;             /* registry reference of its cancel's error, or LUA_NOREF */
+  bool breakable;             /* a poke may break it off */
+  uint64_t jobs_done;         /* by this state of a pool's worker, if they are counted */
   bool broken;                /* init failed: the error is in the registry */
   bool init_settled;          /* it has just ended */
   mli_watcher init_watcher;
-  struct owned *owned;                       /* executors that this state made */
-  mli_executor *default_loop, *default_pool; /* as last asked for; each a reference */
-  bool starting;                             /* init has not ended: tasks wait in `deferred` */
+  struct owned *owned;                                     /* executors that this state made */
+  mli_executor *default_loop, *default_pool, *default_cpu; /* as last asked for; each a reference */
+  bool starting; /* init has not ended: tasks wait in `deferred` */
   mli_node *deferred, **deferred_last;
   /* Waits of a sync state. */
   lml_sync_wait *sync, sync_first;
@@ -431,6 +434,7 @@ void lml_await_open(lua_State *L);
 void lml_waitset_open(lua_State *L);
 void lml_gather_open(lua_State *L);
 void lml_executor_open(lua_State *L);
+void lml_pin_open(lua_State *L);
 void lml_run_open(lua_State *L);
 void lml_error_open(lua_State *L);
 void lml_promise_open(lua_State *L);
@@ -474,6 +478,9 @@ bool lml_executor_is_default(const mli_executor *ex);
 /* The states of the host come and go: with the last one go the defaults. */
 void lml_host_enter(void);
 void lml_host_leave(void);
+/* The state is about to wait for the future. If that is queued in the pool whose worker
+** waits, it is served; raises where it cannot be. */
+void lml_pool_serve(lua_State *L, lml_state *S, mli_future *f);
 /* Calls f for what this state made and has not ended, and for the default executors. */
 void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex));
 /* Shuts down what this state made. */

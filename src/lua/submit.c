@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include "core/pool.h"
 #include "crossing.h"
 #include "worker.h"
 
@@ -14,8 +15,30 @@ static int closed_error(lua_State *L, mli_executor *ex) {
   return lml_raise(L, "closed", "executor '%s' is shut down", ex->name);
 }
 
-/* The caller holds a slot. */
-static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
+/* What a job is handed to: an executor, or one of its workers. */
+typedef struct target {
+  mli_executor *executor;
+  mli_worker *pin; /* NULL: any */
+} target;
+
+static target check_target(lua_State *L, lml_state *S) {
+  mli_object *object = lml_handle_test_in(L, S, 1, &mli_executor_type);
+  if (object) return (target){ mli_container(object, mli_executor, object), NULL };
+  const lml_pin *pin = lml_pin_test(L, 1);
+  if (!pin) lml_misuse(L, "submit: executor expected, got %s", luaL_typename(L, 1));
+  if (atomic_load(&pin->released)) lml_misuse(L, "submit: this worker was released");
+  return (target){ pin->executor, pin->worker };
+}
+
+/* The task of a pool's worker that what runs now comes from, or NULL. */
+static const mli_task *origin_of(const lml_state *S) {
+  if (S->task) return S->task;
+  return S->current ? S->current->origin : NULL;
+}
+
+/* `slot`: the caller holds one, if the executor is bounded. */
+static int submit_now(lua_State *L, lml_state *S, target to, bool slot) {
+  mli_executor *ex = to.executor;
   uint64_t timeout = MLI_FOREVER;
   if (!lua_isnil(L, SUBMIT_TIMEOUT)) timeout = (uint64_t)(lua_tonumber(L, SUBMIT_TIMEOUT) * 1e9);
   int n = lua_gettop(L) - SUBMIT_JOB + 1;
@@ -27,6 +50,9 @@ static int submit_now(lua_State *L, lml_state *S, mli_executor *ex) {
   task->context = lml_context_encode(L, S, ex->class->far);
   task->payload = lml_encode(L, SUBMIT_JOB, n, ex->class->far ? LML_JOB | LML_FAR : LML_JOB);
   task->timeout = timeout;
+  task->pin = to.pin;
+  task->origin = origin_of(S);
+  task->over = !slot;
   lml_place place = lml_place_of(L, S);
   task->line = place.line;
   if (place.chunk) task->chunk = mli_retain(S->chunks[place.chunk - 1].name);
@@ -57,11 +83,13 @@ static void slot_abort(lml_await *a) {
 
 /* The slot is given back if the encoding refuses. */
 static int submit_protected(lua_State *L) {
-  return submit_now(L, lml_upstate(L), lml_executor_check(L, 1));
+  lml_state *S = lml_upstate(L);
+  return submit_now(L, S, check_target(L, S), true);
 }
 
-static int submit_with_slot(lua_State *L, lml_state *S, mli_executor *ex) {
-  if (!ex->bounded) return submit_now(L, S, ex);
+static int submit_with_slot(lua_State *L, lml_state *S, target to) {
+  mli_executor *ex = to.executor;
+  if (!ex->bounded) return submit_now(L, S, to, true);
   lua_pushlightuserdata(L, S);
   lua_pushcclosure(L, submit_protected, 1);
   lua_insert(L, 1);
@@ -73,25 +101,22 @@ static int submit_with_slot(lua_State *L, lml_state *S, mli_executor *ex) {
 static int slot_k(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   lml_state *S = lml_upstate(L);
-  mli_executor *ex = lml_executor_check(L, 1);
+  target to = check_target(L, S);
   lml_await_end(L, S);
   lua_pop(L, 1); /* the wait's memory */
-  if (atomic_load(&ex->closing)) return closed_error(L, ex);
-  return submit_with_slot(L, S, ex);
-}
-
-static mli_executor *check_submit(lua_State *L, lml_state *S) {
-  mli_object *object = lml_handle_test_in(L, S, 1, &mli_executor_type);
-  if (!object) lml_misuse(L, "submit: executor expected, got %s", luaL_typename(L, 1));
-  return mli_container(object, mli_executor, object);
+  if (atomic_load(&to.executor->closing)) return closed_error(L, to.executor);
+  return submit_with_slot(L, S, to);
 }
 
 /* submit_opened(executor, name, timeout, function or "module:function", ...) */
 static int l_submit_opened(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  mli_executor *ex = check_submit(L, S);
+  target to = check_target(L, S);
+  mli_executor *ex = to.executor;
   if (atomic_load(&ex->closing)) return closed_error(L, ex);
-  if (!ex->bounded || mli_sem_try(&ex->slots)) return submit_with_slot(L, S, ex);
+  if (!ex->bounded || mli_sem_try(&ex->slots)) return submit_with_slot(L, S, to);
+  if (S->task && S->worker->executor == ex) /* it would wait for itself: over the bound */
+    return submit_now(L, S, to, false);
   slot_wait *w = lua_newuserdatauv(L, sizeof *w, 0);
   lml_await *a = lml_await_begin(L, S, "max_pending");
   w->sem = &ex->slots;
@@ -106,12 +131,13 @@ static int l_submit_opened(lua_State *L) {
 /* try_submit_opened(...): the same, or nil and an error with code "busy" */
 static int l_try_submit_opened(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  mli_executor *ex = check_submit(L, S);
+  target to = check_target(L, S);
+  mli_executor *ex = to.executor;
   if (atomic_load(&ex->closing))
     return lml_fail(L, "closed", "executor '%s' is shut down", ex->name);
   if (ex->bounded && !mli_sem_try(&ex->slots))
     return lml_fail(L, "busy", "executor '%s' has as many jobs as max_pending allows", ex->name);
-  return submit_with_slot(L, S, ex);
+  return submit_with_slot(L, S, to);
 }
 
 static const char open_job_key; /* registry: the front door's submit for other jobs */

@@ -172,6 +172,8 @@ static void set_abort(lml_await *a) {
 
 static int park(lua_State *L, lml_state *S, waitset *set, int need, bool stop, uint64_t deadline,
                 lua_KFunction k) {
+  for (entry *e = S->task ? set->hanging : NULL; e; e = e->next)
+    lml_pool_serve(L, S, lml_future_core(e->future));
   lml_await *a = lml_await_begin(L, S, "futures");
   a->source = set;
   a->abort = set_abort;
