@@ -58,6 +58,15 @@ local benches = {
     bench = lua("generator", 20000, 0, same), floor = floor("floor_pingpong", 20000, same) },
   { name = "generator", note = "strict, unpinned", key = "p50_us", ratio = 1.5,
     bench = lua("generator", 20000, 0), floor = floor("floor_pingpong", 20000) },
+  { name = "to_thread", note = "from a job", key = "p50_us", ratio = 1.5,
+    bench = lua("to_thread", 20000, "job"), floor = floor("floor_queue_work", 20000) },
+  { name = "to_thread", note = "from a thread", key = "p50_us", ratio = 2,
+    bench = lua("to_thread", 20000, "thread"), floor = floor("floor_pingpong", 20000) },
+  { name = "cpu_map", note = "two workers", key = "speedup", least = 1.9,
+    bench = lua("cpu_map") },
+  { name = "start", note = "an executor", key = "first_us", most = 1000, bench = lua("start") },
+  { name = "start", note = "a worker's state", key = "state_us", most = 150,
+    bench = lua("start") },
   { name = "perf_test", whole = "lua5.4 examples/perf_test.lua" },
 }
 

@@ -8,6 +8,7 @@
 
 local ml = require "moonloop"
 local core = require "moonloop.tcp.core"
+local main = require "moonloop.core"
 
 local tcp = {}
 
@@ -126,6 +127,69 @@ function core.server:accepted()
       if not exhausted[err.code] then error(err) end
       ml.sleep(0.1)
     end
+  end
+end
+
+-- A connection's job: on the loop that it was given to.
+local function handle(handler, accepted)
+  local sock <close> = core.move(accepted)
+  handler(sock)
+end
+
+-- What is served now: cancelled if an error ends the serving, and waited for.
+local Serving = {
+  __close = function(self, err)
+    for future in pairs(self.futures) do
+      if err ~= nil then future:cancel() end
+    end
+    if self.count > 0 then ml.shield(self.idle.wait, self.idle) end
+  end,
+}
+
+local serve_options = { executor = "userdata", limit = "integer" }
+
+--- Serves the connections that come, each in a job of its own, until the server is closed and the
+--- last of them is done. A handler's socket is closed as it returns; its error goes to
+--- `ml.on_error`. A cancel ends the handlers too.
+---@param handler function called with the socket
+---@param options table? `executor`: its loops take the connections in turn, the least loaded first,
+--- and the handler crosses to them (by default it runs in jobs of the caller's loop);
+--- `limit`: how many are served at once; others wait in the system's backlog
+---@return boolean true
+function core.server:serve(handler, options)
+  options = options or {}
+  if type(handler) ~= "function" then
+    error(("serve: function expected, got %s"):format(type(handler)), 2)
+  end
+  check("serve", options, serve_options, 3)
+  local executor, limit = options.executor, options.limit
+  if limit and limit < 1 then error("serve: 'limit' must be positive", 2) end
+  if executor and not (main.is_executor(executor) and main.executor_kind(executor) == "async") then
+    error("serve: 'executor' must be an AsyncExecutor", 2)
+  end
+  local slots = limit and ml.Semaphore(limit)
+  local serving <close> = setmetatable({ futures = {}, count = 0, idle = ml.Event() }, Serving)
+  local function done(future)
+    serving.futures[future] = nil
+    serving.count = serving.count - 1
+    if serving.count == 0 then serving.idle:set() end
+    if slots then slots:release() end
+  end
+  local next_accepted = self:accepted()
+  while true do
+    if slots then slots:acquire() end
+    local sock = next_accepted()
+    if not sock then return true end
+    local future
+    if executor then
+      future = executor:submit(handle, handler, sock)
+    else
+      future = ml.spawn(handle, handler, sock)
+    end
+    serving.futures[future] = true
+    serving.count = serving.count + 1
+    serving.idle:clear()
+    future:add_done_callback(done)
   end
 end
 

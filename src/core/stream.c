@@ -2,10 +2,12 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RECEIVES_PER_TURN 4   /* of one stream, then the others have their turn */
 #define SEND_UNDER_LOCK 65536 /* the most that is sent while the lock is held */
@@ -400,4 +402,21 @@ mli_stream *mli_stream_new(mli_loop *loop, int fd, int *err) {
     return NULL;
   }
   return s;
+}
+
+mli_stream *mli_stream_move(mli_stream *s, mli_loop *loop, int *err) {
+  mli_lock_acquire(&s->socket.lock);
+  int fd = s->socket.fd < 0 ? -1 : fcntl(s->socket.fd, F_DUPFD_CLOEXEC, 0);
+  *err = fd >= 0 ? 0 : s->socket.fd < 0 ? UV_EBADF : -errno;
+  mli_lock_release(&s->socket.lock);
+  if (fd < 0) return NULL;
+  mli_stream *moved = mli_stream_new(loop, fd, err);
+  if (!moved) {
+    close(fd);
+    return NULL;
+  }
+  moved->peer = s->peer;
+  moved->peer_size = s->peer_size;
+  mli_socket_close(&s->socket);
+  return moved;
 }

@@ -52,6 +52,11 @@ struct mli_stream {
 ** `*err`, the descriptor is the caller's then. Thread: the loop's. */
 mli_stream *mli_stream_new(mli_loop *loop, int fd, int *err);
 
+/* The same connection as a stream of another loop; `s` is closed. Only for one that nobody
+** has used yet: what was read already would be lost. NULL with the error in `*err`, `s` is as
+** it was. Thread: that of `loop`. */
+mli_stream *mli_stream_move(mli_stream *s, mli_loop *loop, int *err);
+
 /* ---- reading ---- */
 
 typedef enum mli_want_kind {

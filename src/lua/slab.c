@@ -9,7 +9,8 @@
 #define LARGEST 1024
 #define CLASSES (LARGEST / STEP)
 #define ARENA (2u << 20)
-#define FIRST_ARENA (64u << 10) /* a small state does not take a large page */
+/* A new state fits in: a large page would be cleared whole for it. */
+#define FIRST_ARENA (512u << 10)
 
 typedef struct block {
   struct block *next;

@@ -184,6 +184,23 @@ static int l_gc(lua_State *L) {
   return 0;
 }
 
+/* move(sock): a socket that nobody has used yet as one of the caller's loop; where that cannot
+** be, itself. */
+static int l_move(lua_State *L) {
+  mli_stream *s = lml_tcp_check(L);
+  lml_state *S = lml_state_of(L);
+  lua_settop(L, 1);
+  if (!S->loop || s->socket.loop == S->loop) return 1;
+  int err;
+  lml_handle *handle = lml_handle_new(L, &mli_stream_type);
+  mli_stream *moved = mli_stream_move(s, S->loop, &err);
+  if (moved)
+    handle->object = &moved->socket.object;
+  else
+    lua_settop(L, 1);
+  return 1;
+}
+
 /* Pushes host and port, or the path of a unix socket. */
 static int push_address(lua_State *L, const struct sockaddr_storage *address, socklen_t size) {
   char host[INET6_ADDRSTRLEN];
@@ -269,9 +286,9 @@ static int l_server_index(lua_State *L) {
 
 /* ---- tables ---- */
 
-static const luaL_Reg functions[] = { { "connect", l_connect },
-                                      { "listen", l_listen },
-                                      { NULL, NULL } };
+static const luaL_Reg functions[] = {
+  { "connect", l_connect }, { "listen", l_listen }, { "move", l_move }, { NULL, NULL }
+};
 
 static const luaL_Reg socket_methods[] = { { "close", l_close },
                                            { "peer", l_peer },

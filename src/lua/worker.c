@@ -42,6 +42,7 @@ static int prepare(lua_State *L) {
 void lml_worker_open(mli_worker *w) {
   lua_State *L = lml_state_new();
   if (!L) return;
+  lua_gc(L, LUA_GCSTOP); /* what is loaded now stays */
   lua_pushcfunction(L, prepare);
   lua_pushlightuserdata(L, w);
   if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
@@ -51,6 +52,7 @@ void lml_worker_open(mli_worker *w) {
     lml_state_free(L);
     return;
   }
+  lua_gc(L, LUA_GCRESTART);
   lml_thread_state = w->user;
   lml_poke_enter(w->user);
 }
