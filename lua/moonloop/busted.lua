@@ -3,12 +3,14 @@
 -- Options, each by --Xhelper or in the Xhelper list of .busted:
 --   timeout=S    seconds that a test, or a function around it, may take; none by default
 --   leaks=off    no look after each test at what it left open
+--   parallel=N   spec files run in N Lua states, each on a thread of its own
 --
 -- busted loads its helper before "busted.execute", which is how the suite gets into a job.
 
 local check = require "moonloop.check"
 local core = require "moonloop.core"
 local guard = require "moonloop.busted.guard"
+local parallel = require "moonloop.busted.parallel"
 local run = require "moonloop.run".run
 local busted_helper = {}
 
@@ -27,8 +29,11 @@ local function read_options(list)
     elseif name == "leaks" then
       if value ~= "on" and value ~= "off" then fail(text, "leaks=on or leaks=off") end
       options.leaks = value == "on"
+    elseif name == "parallel" then
+      options.parallel = math.tointeger(tonumber(value))
+      if not options.parallel or options.parallel < 1 then fail(text, "parallel=NUMBER") end
     else
-      fail(text, "timeout=SECONDS or leaks=off")
+      fail(text, "timeout=SECONDS, leaks=off or parallel=NUMBER")
     end
   end
   return options
@@ -41,7 +46,10 @@ local function install(options)
     guard.install(busted, options)
     local go = execute(busted)
     return function(runs, how)
-      local ok, err = xpcall(run, core.message_handler, go, runs, how)
+      local ok, err = xpcall(run, core.message_handler, function()
+        if options.parallel then parallel.install(busted, options) end
+        go(runs, how)
+      end)
       if not ok and not guard.conclude(busted, err, runs) then error(err, 0) end
     end
   end
