@@ -255,7 +255,9 @@ describe("moonloop.http", function()
           print(connections() - before)
         end)]], { srv.https_url .. "/10k", env = { SSL_CERT_FILE = srv.ca } })
       assert.equal(0, code, out)
-      assert.equal("1\n", out)
+      -- Where the handshakes take long, libcurl makes some more, up to the limit of a host.
+      local most = h.checking() and 8 or 1
+      assert.is_true(tonumber(out) >= 1 and tonumber(out) <= most, out)
     end)
   end)
 
