@@ -19,7 +19,11 @@
 typedef struct child {
   mli_link link;
   lml_shipping shipping;
+  /* From the hello. */
+  char *name;
+  uint64_t memory_limit;
   lua_Number cpu_limit;
+  lml_outset *outset; /* until the executor has it */
   mli_executor *executor;
   mli_worker *worker;
   mli_bytes out;
@@ -49,25 +53,21 @@ static void limit_cpu(lua_Number seconds) {
 
 /* ---- the hello ---- */
 
-static bool read_outset(child *c, const mli_packet *packet, lml_outset *outset, char **name,
-                        uint64_t *memory) {
+static bool read_outset(child *c, const mli_packet *packet) {
   mli_reader r = { packet->bytes, packet->bytes + packet->size, false };
+  lml_outset *o = c->outset;
   char *version = mli_get_string(&r);
   bool same = version && strcmp(version, LML_PROCESSES_VERSION) == 0;
-  if (!same) /* READY says which we are: the parent refuses it, with both names */
-    fprintf(stderr, "moonloop: this is %s, the parent %s\n", LML_PROCESSES_VERSION,
-            version ? version : "unknown");
   free(version);
   if (!same) return false;
-  *name = mli_get_string(&r);
-  *memory = mli_get_u64(&r);
+  c->name = mli_get_string(&r);
+  c->memory_limit = mli_get_u64(&r);
   const unsigned char *cpu = mli_get(&r, sizeof c->cpu_limit);
   if (cpu) memcpy(&c->cpu_limit, cpu, sizeof c->cpu_limit);
-  outset->path = mli_get_string(&r);
-  outset->cpath = mli_get_string(&r);
-  return lml_unship_whole(&c->shipping, &r, &outset->preload) &&
-         lml_unship_whole(&c->shipping, &r, &outset->init) && *name && outset->path &&
-         outset->cpath;
+  o->path = mli_get_string(&r);
+  o->cpath = mli_get_string(&r);
+  return lml_unship_whole(&c->shipping, &r, &o->preload) &&
+         lml_unship_whole(&c->shipping, &r, &o->init) && c->name && o->path && o->cpath;
 }
 
 static bool send_packet(child *c, uint32_t type, uint64_t id) {
@@ -153,15 +153,33 @@ static bool serve(child *c) {
 
 /* ---- life ---- */
 
-/* The worker, and whether its init let it live. */
-static bool open_worker(child *c, lml_outset *outset, const char *name) {
+/* What the parent says first. False: it is no parent of ours, or of another version. */
+static bool read_hello(child *c) {
+  mli_packet packet;
+  if (mli_link_receive(&c->link, &packet) != ML_OK || packet.type != MLI_HELLO) {
+    fprintf(stderr, "moonloop: " LML_WORKER_OPTION " is for processes that moonloop starts\n");
+    return false;
+  }
+  return read_outset(c, &packet);
+}
+
+/* Tells the parent that it can begin, and which version this is. */
+static bool say_ready(child *c) {
+  begin_packet(c);
+  mli_put_string(&c->out, LML_PROCESSES_VERSION);
+  return send_packet(c, MLI_READY, 0);
+}
+
+/* The worker, and whether its init let it live. Takes over the outset. */
+static bool open_worker(child *c) {
   mli_executor_options options = {
     .class = &lml_pool_class,
-    .name = name,
+    .name = c->name,
     .size = 1,
-    .user = outset,
+    .user = c->outset,
     .free_user = lml_outset_free,
   };
+  c->outset = NULL;
   if (mli_executor_new(&c->executor, &options) != ML_OK) return false;
   c->worker = mli_executor_adopt(c->executor);
   if (!c->worker) return false;
@@ -175,42 +193,39 @@ static bool open_worker(child *c, lml_outset *outset, const char *name) {
   return false;
 }
 
+/* From the hello to the end. True: it ended because the parent said so. */
+static bool live(child *c) {
+  c->outset = calloc(1, sizeof *c->outset);
+  if (!c->outset) return false;
+  if (!read_hello(c)) {
+    say_ready(c); /* the parent refuses another version, and says which */
+    return false;
+  }
+  prctl(PR_SET_NAME, c->name);
+  limit_memory(c->memory_limit);
+  lml_context_number_from((unsigned long long)getpid() << 32);
+  lml_host_enter();
+  bool asked = open_worker(c) && say_ready(c) && serve(c);
+  if (c->worker && c->worker->user) c->executor->class->close(c->worker);
+  lml_host_leave();
+  return asked;
+}
+
 int lml_worker_main(int socket) {
   child c = { 0 };
-  mli_packet packet;
-  char *name = NULL;
-  uint64_t memory = 0;
   prctl(PR_SET_PDEATHSIG, SIGKILL); /* however the parent ends */
 #ifdef SYS_close_range
   syscall(SYS_close_range, (unsigned)socket + 1, ~0u, 0u); /* of the host, not ours */
 #endif
   setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
   mli_link_init(&c.link, socket);
-  lml_outset *outset = calloc(1, sizeof *outset);
-  if (!outset || mli_link_receive(&c.link, &packet) != ML_OK || packet.type != MLI_HELLO) {
-    fprintf(stderr, "moonloop: " LML_WORKER_OPTION " is for processes that moonloop starts\n");
-    return EXIT_FAILURE;
-  }
-  bool understood = read_outset(&c, &packet, outset, &name, &memory);
-  if (!understood) {
-    mli_put_string(&c.out, LML_PROCESSES_VERSION);
-    send_packet(&c, MLI_READY, 0);
-    return EXIT_FAILURE;
-  }
-  prctl(PR_SET_NAME, name);
-  limit_memory(memory);
-  lml_context_number_from((unsigned long long)getpid() << 32);
-  lml_host_enter();
-  bool usable = open_worker(&c, outset, name);
-  free(name);
-  bool asked = false;
-  if (usable) {
-    begin_packet(&c);
-    mli_put_string(&c.out, LML_PROCESSES_VERSION);
-    asked = send_packet(&c, MLI_READY, 0) && serve(&c);
-  }
-  if (c.worker && c.worker->user) c.executor->class->close(c.worker);
-  lml_host_leave();
+  bool asked = live(&c);
+  if (c.executor) mli_release(c.executor);
+  if (c.outset) lml_outset_free(c.outset);
+  free(c.name);
+  mli_bytes_free(&c.out);
+  lml_shipping_fini(&c.shipping);
+  mli_link_fini(&c.link);
   fflush(NULL);
-  return usable && asked ? EXIT_SUCCESS : EXIT_FAILURE;
+  return asked ? EXIT_SUCCESS : EXIT_FAILURE;
 }
