@@ -3,6 +3,7 @@
 
 local ml = require "moonloop"
 local h = require "spec.support.helpers"
+local marker = require "spec.support.marker"
 
 local suite = {}
 
@@ -13,6 +14,16 @@ local function hold(executor, name)
   local future = executor:submit(ml.job{ h.hold, started, release, name = name })
   started:pass()
   return future, function(...) release:open(...) end
+end
+
+-- The same for processes, to which gates do not cross.
+local function hold_far(executor, name)
+  local started, release = marker.new(), marker.new()
+  local future = executor:submit(ml.job{ marker.hold, started, release, name = name })
+  started:wait()
+  started:remove()
+  future:add_done_callback(function() release:remove() end)
+  return future, function(text) release:set(text) end
 end
 
 -- make(options): an executor that does one job at a time per worker or loop.
@@ -28,6 +39,8 @@ suite.kinds = {
       return ml.AsyncExecutor(options)
     end },
   { name = "a ThreadExecutor", make = ml.ThreadExecutor, alone = { workers = 1 }, hold = hold },
+  { name = "a ProcessExecutor", make = ml.ProcessExecutor, alone = { workers = 1 },
+    hold = hold_far, unheld = true },
 }
 
 local function with(options, more)
