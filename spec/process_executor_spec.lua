@@ -377,10 +377,10 @@ describe("a ProcessExecutor", function()
   describe("with limits", function()
     it("fails a job that wants more memory, and goes on", function()
       if h.checking() then return end -- sanitizers reserve more than any limit
-      local small <close> = ml.ProcessExecutor{ workers = 1, memory_limit = 300 << 20 }
+      local small <close> = ml.ProcessExecutor{ workers = 1, memory_limit = 160 << 20 }
       local future = small:submit(function() return #("x"):rep(1 << 30) end)
       assert.match("not enough memory", tostring(future:exception(h.TIMEOUT)))
-      local err = small:submit(function(s) return #s end, ("x"):rep(400 << 20)):exception(h.TIMEOUT)
+      local err = small:submit(function(s) return #s end, ("x"):rep(200 << 20)):exception(h.TIMEOUT)
       assert.match("memory", tostring(err))
       assert.equal(5, small:submit(function() return 5 end):result(h.TIMEOUT))
     end)
