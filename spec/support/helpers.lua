@@ -199,7 +199,8 @@ end
 
 -- Runs a script in a process of its own. The list part of `options` is its
 -- arguments; `env` a table, `lua` the program ("moonloop"), `seconds` the bound,
--- `memory` a limit in KiB, `stack` the KiB that each thread's stack takes of it.
+-- `memory` a limit in KiB, `stack` the KiB that each thread's stack takes of it, `files` a
+-- limit of descriptors.
 -- Returns stdout and stderr together, and the exit code as a shell sees it.
 function h.run_script(code, options)
   options = options or {}
@@ -210,6 +211,7 @@ function h.run_script(code, options)
   local words = {
     options.memory and ("ulimit -v %d;"):format(options.memory) or "",
     options.stack and ("ulimit -s %d;"):format(options.stack) or "",
+    options.files and ("ulimit -n %d;"):format(options.files) or "",
     "env",
   }
   for name, value in pairs(options.env or {}) do
