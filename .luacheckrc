@@ -5,3 +5,4 @@ include_files = {
   ".ci/*.lua", ".busted", ".luacheckrc",
 }
 files["spec"].std = "+busted"
+files["examples/testing"].std = "+busted"

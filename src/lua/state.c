@@ -268,6 +268,9 @@ int luaopen_moonloop_tcp(lua_State *L) { return open_part(L, "moonloop.tcp"); }
 ML_API int luaopen_moonloop_busted(lua_State *L);
 int luaopen_moonloop_busted(lua_State *L) { return open_part(L, "moonloop.busted"); }
 
+ML_API int luaopen_moonloop_testing(lua_State *L);
+int luaopen_moonloop_testing(lua_State *L) { return open_part(L, "moonloop.testing"); }
+
 /* ---- states of our own ---- */
 
 static int panic(lua_State *L) {
