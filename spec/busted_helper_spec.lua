@@ -217,7 +217,7 @@ describe("what a test leaves open", function()
       it("uses it", function()
         assert.equal(1, ex:submit(function() return 1 end):result(10))
         ml.run_async_job(function() end):result(10)
-        ml.spawn(ml.sleep, 0.01)
+        ml.spawn(ml.checkpoint)
       end)
     ]]
     assert.equal(0, code, output)

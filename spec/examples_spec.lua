@@ -113,18 +113,6 @@ describe("the examples", function()
   end)
 end)
 
-describe("the example of a spec", function()
-  local command <const> = "timeout -k 2 60 lua5.4 .ci/busted.lua --ignore-lua -o plainTerminal "
-    .. "--helper=moonloop.busted -Xhelper timeout=15,%s examples/testing"
-  for _, option in ipairs { "leaks=on", "parallel=2" } do
-    it("passes under the helper, with " .. option, function()
-      local output, code = run(command:format(option))
-      assert.matches("3 successes / 0 failures / 0 errors", output)
-      assert.equal(0, code)
-    end)
-  end
-end)
-
 describe("graceful", function()
   for lua, expected in pairs { ["lua5.4"] = 1, moonloop = 130 } do
     it("stops in good order on Ctrl-C under " .. lua, function()

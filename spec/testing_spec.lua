@@ -128,3 +128,17 @@ describe("the HTTP server", function()
     end)
   end)
 end)
+
+describe("the spec in examples/testing", function()
+  local command <const> = "timeout -k 2 60 lua5.4 .ci/busted.lua --ignore-lua -o plainTerminal "
+    .. "--helper=moonloop.busted -Xhelper timeout=15,%s examples/testing 2>&1 </dev/null"
+  for _, option in ipairs { "leaks=on", "parallel=2" } do
+    it("passes under the helper, with " .. option, function()
+      local pipe = assert(io.popen(command:format(option)))
+      local output = pipe:read "a"
+      local _, _, code = pipe:close()
+      assert.truthy(output:find("3 successes / 0 failures / 0 errors", 1, true), output)
+      assert.equal(0, code)
+    end)
+  end
+end)

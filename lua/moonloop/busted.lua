@@ -10,7 +10,6 @@
 local check = require "moonloop.check"
 local core = require "moonloop.core"
 local guard = require "moonloop.busted.guard"
-local parallel = require "moonloop.busted.parallel"
 local run = require "moonloop.run".run
 local busted_helper = {}
 
@@ -42,12 +41,13 @@ end
 --- Takes the place of busted's own execute.
 local function install(options)
   local execute = require "busted.execute"
+  local parallel = options.parallel and require "moonloop.busted.parallel"
   package.loaded["busted.execute"] = function(busted)
     guard.install(busted, options)
     local go = execute(busted)
     return function(runs, how)
       local ok, err = xpcall(run, core.message_handler, function()
-        if options.parallel then parallel.install(busted, options) end
+        if parallel then parallel.install(busted, options) end
         go(runs, how)
       end)
       if not ok and not guard.conclude(busted, err, runs) then error(err, 0) end
