@@ -374,6 +374,7 @@ end)
 
 describe("without threads to be had", function()
   it("submit raises a typed error, and the pool works once there are", function()
+    if h.checking() then return end -- a sanitizer does not survive that
     local out, status = h.run_script([[
       local ml = require "moonloop"
       local ex <close> = ml.AsyncExecutor{}
@@ -398,7 +399,7 @@ describe("without threads to be had", function()
       print(full:submit(function() return "again" end):result(5))
     ]])
     assert.equal(0, status, out)
-    if out:find "cannot limit" or h.checking() then return end
+    if out:find "cannot limit" then return end
     assert.equal("false\tEAGAIN\nas before\nagain\n", out)
   end)
 end)

@@ -29,7 +29,7 @@ end
 -- make(options): an executor that does one job at a time per worker or loop.
 -- alone: the options with which it has one worker or loop.
 -- parks: jobs that wait leave their thread to others.
--- hold: as above, for a kind to which gates do not cross.
+-- hold: as above. unheld: there is no worker to be held.
 suite.kinds = {
   { name = "an AsyncExecutor", make = ml.AsyncExecutor, alone = {}, parks = true, hold = hold },
   { name = "an AsyncExecutor of two loops", parks = true, hold = hold, alone = { loops = 1 },
@@ -441,7 +441,13 @@ function suite.run(kind, env)
     end)
 
     describe("a worker that is held", function()
-      if kind.unheld then return end
+      if kind.unheld then
+        it("is none of this kind", function()
+          local ex = make()
+          h.misuse("none can be held", function() ex:worker() end)
+        end)
+        return
+      end
 
       it("keeps what its state keeps, and runs calls in order", function()
         local ex = make()
