@@ -27,6 +27,11 @@ local function seconds(workers)
   return ml.now() - start
 end
 
-local one, two = seconds(1), seconds(2)
+-- The best of three: others use the machine too.
+local function best(workers)
+  return math.min(seconds(workers), seconds(workers), seconds(workers))
+end
+
+local one, two = best(1), best(2)
 print(("bench=cpu_map items=%d one_s=%.3f two_s=%.3f speedup=%.2f"):format(
   ITEMS, one, two, one / two))

@@ -30,13 +30,17 @@ end
 
 -- Jobs of one worker, submitted at once, so that no wake-up is in between.
 local function job_time(max_jobs)
-  local pool <close> = ml.ThreadExecutor { workers = 1, max_jobs = max_jobs }
-  pool:submit(nothing):result()
-  local futures = {}
-  local start = os.clock()
-  for i = 1, N do futures[i] = pool:submit(nothing) end
-  futures[N]:result()
-  return (os.clock() - start) / N
+  local times = {}
+  for round = 1, 9 do
+    local pool <close> = ml.ThreadExecutor { workers = 1, max_jobs = max_jobs }
+    pool:submit(nothing):result()
+    local last
+    local start = os.clock()
+    for _ = 1, 60 do last = pool:submit(nothing) end
+    last:result()
+    times[round] = (os.clock() - start) / 60
+  end
+  return median(times)
 end
 
 local made, first = starts(ml.AsyncExecutor)
