@@ -30,6 +30,17 @@ describe("idle_timeout", function()
     assert.equal(first, pool:submit(thread_id):result(h.TIMEOUT))
   end)
 
+  it("leaves a worker that is held while it sleeps", function()
+    local pool <close> = ml.ThreadExecutor{ workers = 1, idle_timeout = 0.05 }
+    local start = ml.now()
+    pool:submit(function() rawset(_G, "spec_before", true) end):result(h.TIMEOUT)
+    local worker <close> = pool:worker()
+    local in_time = ml.now() - start < 0.05
+    ml.sleep(0.1)
+    local kept = worker:call(function() return rawget(_G, "spec_before") end)
+    assert.is_true(kept or not in_time)
+  end)
+
   it("leaves a worker that is held", function()
     local pool <close> = ml.ThreadExecutor{ workers = 1, idle_timeout = 0.005 }
     local worker = pool:worker()

@@ -70,12 +70,14 @@ static mli_task *next_task(mli_worker *w) {
     if (status == ML_OK) continue; /* taken off the idle list by who woke it */
     mli_lock_acquire(&ex->lock);
     bool still = take_idle(w);
-    if (still) { /* nobody needed it for long: from here on it counts as gone */
+    pinned = w->pins > 0;   /* since it fell asleep */
+    if (still && !pinned) { /* nobody needed it for long: from here on it counts as gone */
       ex->alive--;
       w->gone = true;
       pthread_detach(w->thread);
     }
     mli_lock_release(&ex->lock);
+    if (still && pinned) continue;
     if (still) return NULL;
     while (mli_park(&w->parker, MLI_FOREVER) != ML_OK) continue; /* being woken right now */
   }
