@@ -76,6 +76,14 @@ describe("server-sent events", function()
     assert.same(wanted, parse(table.unpack(bytes)))
   end)
 
+  it("count no id of an event that is cut off", function()
+    local parser = require "moonloop.http.events".parser()
+    parser:feed "id: 1\ndata: a\n\nid: 2\ndata: b\n"
+    assert.same(event("a", nil, "1"), parser:next())
+    assert.is_nil(parser:next())
+    assert.equal("1", parser.id)
+  end)
+
   it("skip a byte order mark at the start only", function()
     assert.same({ event "a" }, parse(BOM .. "data: a\n\n"))
     assert.same({}, parse("x" .. BOM .. "data: a\n\n"))

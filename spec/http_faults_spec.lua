@@ -23,6 +23,7 @@ local FAULTS <const> = {
   { "chunk-cut", "closed", "while receiving the body" },
   { "chunks-without-end", "closed", "while receiving the body" },
   { "garbage", "protocol", "HTTP/0.9" },
+  { "posing", "protocol", "says to be HTTP/2" },
   { "binary", "protocol", "HTTP/0.9" },
   { "http-0.9", "protocol", "HTTP/0.9" },
   { "no-status", "protocol", "HTTP version" },

@@ -162,6 +162,8 @@ static char *message_of(const mli_http *h, const char *code, const char *when, i
     return describe(h, "the headers of the response are too large");
   if (h->broken == MLI_HTTP_FOLDED)
     return describe(h, "the response begins with a line that continues no header");
+  if (h->broken == MLI_HTTP_POSING)
+    return describe(h, "the response says to be HTTP/2, for which nobody asked");
   if (is(code, "closed")) return describe(h, "the connection was closed %s: %s", when, h->detail);
   if (is(code, "body"))
     return describe(h, "the body would have to be sent once more, and cannot be");

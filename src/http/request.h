@@ -98,6 +98,7 @@ struct mli_http {
     MLI_HTTP_NO_MEMORY,
     MLI_HTTP_BIG_HEAD,
     MLI_HTTP_FOLDED, /* it begins with a line that continues a header */
+    MLI_HTTP_POSING, /* it says to be HTTP/2, and cannot be */
     MLI_HTTP_BIG_BODY,
     MLI_HTTP_STALLED
   } broken;

@@ -78,6 +78,17 @@ static bool note_hop(mli_http_easy *easy) {
   return false;
 }
 
+/* A status line of HTTP/2 on a connection without TLS, which only "2-prior-knowledge" and "2"
+** ask for. libcurl would believe it, and let requests share a connection that cannot be shared. */
+static bool poses(mli_http_easy *easy, const char *line, size_t size) {
+  char *scheme = NULL;
+  mli_http_version version = easy->request->version;
+  if (size < 6 || line[5] != '2' || version == MLI_HTTP_2 || version == MLI_HTTP_2_PRIOR)
+    return false;
+  curl_easy_getinfo(easy->curl, CURLINFO_SCHEME, &scheme);
+  return scheme && strcasecmp(scheme, "http") == 0;
+}
+
 /* Keeps the head of the latest response: what a redirect or an interim response
 ** said goes, and so do trailers. A folded line is put behind the one it continues. */
 static size_t on_header(char *line, size_t one, size_t size, void *user) {
@@ -87,6 +98,10 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   if (h->broken) return 0;
   if (easy->unsure) mli_http_after_line(easy, line, size);
   if (size > 5 && memcmp(line, "HTTP/", 5) == 0 && (h->head_done || h->in.size == 0)) {
+    if (poses(easy, line, size)) {
+      h->broken = MLI_HTTP_POSING;
+      return 0;
+    }
     h->in.size = h->head = 0;
     h->head_done = h->leads_on = false;
     if (!easy->plain) check_see_other(easy);

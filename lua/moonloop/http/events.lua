@@ -28,6 +28,7 @@ end
 
 local function dispatch(self)
   local data, kind = self.data, self.kind
+  self.id = self.coming_id or self.id -- of an event that is cut off it does not count
   self.data, self.kind, self.size = {}, nil, 0
   if not data[1] then return end
   self.last = self.last + 1
@@ -42,7 +43,7 @@ local function field(self, line)
   elseif name == "event" then
     self.kind = value ~= "" and value or nil
   elseif name == "id" then
-    if not value:find "\0" then self.id = value end
+    if not value:find "\0" then self.coming_id = value end
   elseif name == "retry" then
     if value:find "^%d+$" then self.retry = tonumber(value) / 1000 end
   end -- others, and comments, whose name is empty, mean nothing
