@@ -84,6 +84,52 @@ describe("server-sent events", function()
     assert.equal("1", parser.id)
   end)
 
+  -- The rules once more, for a text that is there as a whole.
+  local function by_the_rules(text)
+    local list, data, kind, id, next_id = {}, nil, nil, "", nil
+    text = text:gsub("^" .. BOM, ""):gsub("\r\n", "\n"):gsub("\r", "\n")
+    for line in text:gmatch "([^\n]*)\n" do
+      local name, value = line:match "^([^:]*): ?(.*)$"
+      name, value = name or line, value or ""
+      if line == "" then
+        id = next_id or id
+        if data then list[#list + 1] = event(data, kind ~= "" and kind or nil, id) end
+        data, kind = nil, nil
+      elseif name == "data" then
+        data = data and data .. "\n" .. value or value
+      elseif name == "event" then
+        kind = value
+      elseif name == "id" and not value:find "\0" then
+        next_id = value
+      end
+    end
+    return list, id
+  end
+
+  -- The same texts every time, unless MOONLOOP_FUZZ_SEED names another seed.
+  it("are what the rules say, whatever the text and its cuts", function()
+    local pieces = { "data", "data:", "data: ", "event:", "id:", "id", "retry: 1", ":", " ", "x",
+      "\n", "\n", "\n\n", "\r", "\r\n", "\r\n\r\n", "\0", BOM, "\239", "\187\191", "data: a\n\n" }
+    local seed, limit = tonumber(os.getenv "MOONLOOP_FUZZ_SEED") or 1, 1 << 31
+    local function random(n) -- the generator of busted's shuffle stays as it is
+      seed = (seed * 1103515245 + 12345) % limit
+      return seed * n // limit + 1
+    end
+    for _ = 1, tonumber(os.getenv "MOONLOOP_FUZZ_ROUNDS") or 2000 do
+      local parts = {}
+      for i = 1, random(30) do parts[i] = pieces[random(#pieces)] end
+      local text, cuts, at = table.concat(parts), {}, 1
+      while at <= #text do
+        local stop = at + random(6) - 1
+        cuts[#cuts + 1], at = text:sub(at, stop), stop + 1
+      end
+      local wanted, id = by_the_rules(text)
+      local list, parser = parse(table.unpack(cuts))
+      assert.same(wanted, list, ("%q"):format(text))
+      assert.equal(id, parser.id, ("%q"):format(text))
+    end
+  end)
+
   it("skip a byte order mark at the start only", function()
     assert.same({ event "a" }, parse(BOM .. "data: a\n\n"))
     assert.same({}, parse("x" .. BOM .. "data: a\n\n"))
