@@ -71,6 +71,7 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->timeout = MLI_FOREVER;
   task->worker = task->pin = NULL;
   task->origin = NULL;
+  task->runner = NULL;
   task->over = false;
   task->line = 0;
   task->chunk = NULL;

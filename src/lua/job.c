@@ -692,6 +692,7 @@ static void settle_task(lua_State *L, lml_state *S, lml_job *job, mli_state stat
   }
   bool lost = state != MLI_STOPPED && !outcome;
   job->task = NULL;
+  task->runner = NULL;
   if (lost) free(traceback), traceback = NULL;
   mli_task_settle(S->worker, task, state, outcome, traceback, lost ? ML_MEMORY : ML_OK);
 }
