@@ -116,8 +116,6 @@ sanitized() {
   result=0
   if [ -z "$files" ]; then
     once='/(docs|examples|busted_helper|busted_parallel|testing|program|repl|http_timeouts)_spec'
-    # Children of a thread-checked process are not threads: the other builds look at them.
-    [ "$MOONLOOP_CHECK" != tsan ] || once="$once|/(process_executor|executors|http2?|http_[a-z]*)_spec"
     files=$(ls spec/c/*_test.c spec/*_spec.lua | grep -vE "$once")
   fi
   # shellcheck disable=SC2086 # a list of words

@@ -3,6 +3,8 @@
 ** process of its own, a thread per connection, and the path says what it does.
 */
 #include <arpa/inet.h>
+#include <curl/curl.h>
+#include <dlfcn.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -730,10 +732,32 @@ static void test_parts(void) {
         !mli_http_is_value("\0", 1));
 }
 
+/* ---- signals ---- */
+
+/* libcurl and the others find this one: it counts who meddles with SIGPIPE. */
+static atomic_uint pipe_changes;
+
+__attribute__((visibility("default"))) int
+sigaction(int signal, const struct sigaction *restrict set, struct sigaction *restrict old) {
+  static int (*real)(int, const struct sigaction *, struct sigaction *);
+  if (!real)
+    real = (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT,
+                                                                             "sigaction");
+  if (signal == SIGPIPE && set) atomic_fetch_add(&pipe_changes, 1);
+  return real(signal, set, old);
+}
+
+/* Not so much a test of ours as of the one above: it would see libcurl. */
+static void test_signals_seen(void) {
+  curl_easy_cleanup(curl_easy_init());
+  CHECK(atomic_exchange(&pipe_changes, 0) > 0);
+}
+
 int main(void) {
   close(listen_on(&dead_port));
   pid_t child = start_server();
   open_loop();
+  test_signals_seen();
   test_parts();
   test_get();
   test_reuse();
@@ -752,5 +776,6 @@ int main(void) {
   test_session_limits();
   kill(child, SIGKILL);
   waitpid(child, NULL, 0);
+  CHECK_EQ(atomic_load(&pipe_changes), 0);
   return check_report();
 }

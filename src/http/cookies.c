@@ -8,9 +8,10 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "quiet.h"
 
 static CURL *open_view(mli_http_session *s) {
-  CURL *view = curl_easy_init();
+  CURL *view = mli_http_easy_new();
   if (view && curl_easy_setopt(view, CURLOPT_SHARE, s->share) == CURLE_OK) return view;
   curl_easy_cleanup(view);
   return NULL;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include "quiet.h"
 #include "trust.h"
 
 /* Connections to one host at a time. The dear part of TLS is the handshake, and
@@ -102,7 +103,7 @@ static mli_http_easy *take_easy(mli_http_engine *e, const mli_http *h) {
   easy = calloc(1, sizeof *easy);
   if (!easy) return NULL;
   easy->engine = e;
-  easy->curl = curl_easy_init();
+  easy->curl = mli_http_easy_new();
   if (easy->curl && join_session(easy->curl, e->session)) return easy;
   free_easy(easy);
   return NULL;
@@ -214,7 +215,7 @@ static bool open_lane(mli_http_engine *e, unsigned i) {
   mli_http_lane *lane = &e->lanes[i];
   lane->engine = e;
   lane->timer.fire = on_timer;
-  CURLM *m = lane->multi = curl_multi_init();
+  CURLM *m = lane->multi = mli_http_multi_new();
   return m && !curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, mli_http_on_socket) &&
          !curl_multi_setopt(m, CURLMOPT_SOCKETDATA, lane) &&
          !curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, on_timeout) &&

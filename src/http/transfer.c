@@ -183,6 +183,7 @@ static int on_connection(void *user, char *peer, char *local, int peer_port, int
 /* What all requests have in common, on a handle that is new or reset. */
 static CURLcode set_base(mli_http_easy *easy) {
   const mli_http_features *has = mli_http_features_get();
+  SET(CURLOPT_NOSIGNAL, 1L); /* see quiet.h */
   SET(CURLOPT_PRIVATE, easy);
   SET(CURLOPT_ERRORBUFFER, easy->error);
   SET(CURLOPT_HEADERFUNCTION, on_header);
@@ -195,7 +196,6 @@ static CURLcode set_base(mli_http_easy *easy) {
   SET(CURLOPT_CLOSESOCKETDATA, easy->engine);
   SET(CURLOPT_PREREQFUNCTION, on_connection);
   SET(CURLOPT_PREREQDATA, easy);
-  SET(CURLOPT_NOSIGNAL, 1L);
 #if LIBCURL_VERSION_NUM >= 0x075700
   if (has->version >= 0x075700) SET(CURLOPT_QUICK_EXIT, 1L); /* else a cancel joins the resolver */
 #endif

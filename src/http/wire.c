@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <unistd.h>
+#include "quiet.h"
 
 typedef struct mli_wire_poll wire_poll;
 struct mli_wire_poll {
@@ -138,8 +139,8 @@ static bool set_up(mli_wire *wire) {
 
 CURLcode mli_wire_open(mli_wire *wire, mli_http *request) {
   wire->timer.fire = on_timer;
-  wire->multi = curl_multi_init();
-  wire->easy.curl = curl_easy_init();
+  wire->multi = mli_http_multi_new();
+  wire->easy.curl = mli_http_easy_new();
   wire->easy.request = request;
   CURLcode code = CURLE_OUT_OF_MEMORY;
   if (wire->multi && wire->easy.curl) code = mli_http_prepare(&wire->easy);
