@@ -12,8 +12,8 @@ local function add(module, names)
 end
 
 add(core, [[
-  spawn sleep checkpoint now poll in_job current_job cancelled promise ref on_error is_cancelled
-  is_timeout
+  spawn sleep checkpoint now poll in_job current_job cancelled promise ref on_error on_blocked
+  is_cancelled is_timeout
 ]])
 ml.create_task = ml.spawn
 

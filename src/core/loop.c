@@ -192,6 +192,7 @@ static bool linger(mli_loop *loop) {
 
 static void on_prepare(uv_prepare_t *prepare) {
   mli_loop *loop = prepare->data;
+  mli_watch_begin(&loop->watch);
   bool more = run_timers(loop);
   unsigned delivered;
   if (deliver(loop, &delivered)) more = true;
@@ -204,6 +205,7 @@ static void on_prepare(uv_prepare_t *prepare) {
     uv_stop(&loop->uv);
     more = true;
   }
+  mli_watch_done(&loop->watch);
   if (!more && delivered > 0) more = linger(loop);
   if (more || !set_alarm(loop) || !mli_mailbox_arm(&loop->mailbox))
     mli_loop_again(loop);

@@ -22,6 +22,7 @@
 #include "mailbox.h"
 #include "object.h"
 #include "timer.h"
+#include "watch.h"
 
 /* What the layer above does on the loop. All on the loop's thread. */
 typedef struct mli_loop_hooks {
@@ -47,6 +48,7 @@ struct mli_loop {
   void *user;                  /* [I] of the layer above */
   mli_mailbox mailbox;         /* any thread pushes */
   int wake_fd;                 /* [I] any thread writes */
+  mli_watch watch;             /* of the layer above, which lists it */
   /* [L] from here on: the loop's thread only */
   uv_loop_t uv;
   mli_wheel wheel;

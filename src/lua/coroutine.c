@@ -26,7 +26,7 @@ static bool is_waiting(lml_state *S, lua_State *co) {
     return false;
   lua_getinfo(co, "f", &ar);
   lua_CFunction f = lua_tocfunction(co, -1);
-  bool waiting = false;
+  bool waiting = !f; /* a Lua function does not yield by itself: its slice was over */
   if (f && f != l_yield && lua_getupvalue(co, -1, 1)) {
     waiting = lua_touserdata(co, -1) == S;
     lua_pop(co, 1);

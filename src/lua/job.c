@@ -62,6 +62,7 @@ static lml_job *job_new(lml_state *S) {
   job->parent = S->current ? S->current->id : 0;
   job->home = S->current ? S->current->home : 0;
   job->origin = S->task ? S->task : S->current ? S->current->origin : NULL;
+  job->slice = S->slice;
   job->scope = &job->root;
   job->root.error = LUA_NOREF;
   job->context = LUA_NOREF;
@@ -205,7 +206,10 @@ void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line
 static uint32_t keep_chunk(lml_state *S, const lua_Debug *ar) {
   if (S->chunk_count >= 1024) lml_chunks_free(S); /* names only: start over */
   size_t room = S->chunk_room;
-  if (!grow((void **)&S->chunks, &room, S->chunk_count, sizeof *S->chunks)) return 0;
+  S->naming = true;
+  bool grown = grow((void **)&S->chunks, &room, S->chunk_count, sizeof *S->chunks);
+  S->naming = false;
+  if (!grown) return 0;
   S->chunk_room = (uint32_t)room;
   mli_text *name = mli_text_new(ar->short_src);
   if (!name) return 0;
@@ -247,8 +251,10 @@ lml_place lml_place_of(lua_State *L, lml_state *S) {
 }
 
 void lml_chunks_free(lml_state *S) {
+  S->naming = true;
   for (uint32_t i = 0; i < S->chunk_count; i++) mli_release(S->chunks[i].name);
   S->chunk_count = 0;
+  S->naming = false;
   S->place_function = NULL;
 }
 
@@ -823,13 +829,25 @@ static void run(lua_State *L, lml_state *S, lml_job *job) {
   S->in_wait = false;
   mli_task *task = job->task;
   if (task) mli_worker_runs(S->worker, task);
+  mli_watch *watch = &S->loop->watch;
+  mli_watch_step(watch);
+  if (mli_unlikely(job->slice != atomic_load_explicit(&watch->slice, memory_order_relaxed)))
+    mli_watch_slice(watch, job->slice);
   int status = lua_resume(job->co, L, nargs, &count);
+  if (mli_unlikely(atomic_load_explicit(&S->poked.reasons, memory_order_relaxed)))
+    lml_blocked_over(S);
   if (task) mli_worker_runs(S->worker, NULL);
   S->running = NULL;
   S->frames = NULL;
   S->current = NULL;
   if (status == LUA_YIELD) {
     if (mli_likely(S->in_wait)) return;
+    if (S->preempted) { /* it goes on after the others, and after a look at I/O */
+      S->preempted = false;
+      S->starved = true;
+      lml_job_ready(job);
+      return;
+    }
     lua_pushliteral(L, "a job called a copy of coroutine.yield from before require \"moonloop\"; "
                        "nothing would resume it");
     stop(L, S, job);
@@ -867,7 +885,7 @@ static int turn(lua_State *L) {
     S->turning = job;
     run(L, S, job);
     S->turning = NULL;
-    if (mli_unlikely(S->starved)) { /* a job may take long now: the loop looks around after each */
+    if (mli_unlikely(S->starved)) { /* a job takes long: the loop looks around after each */
       S->starved = false;
       break;
     }
@@ -901,6 +919,8 @@ static void out_of_memory(lml_state *S, lml_job *job) {
 }
 
 bool lml_turn(lml_state *S) {
+  if (mli_unlikely(atomic_load_explicit(&S->poked.reasons, memory_order_relaxed)))
+    lml_blocked_over(S);
   if (!S->ready) return false;
   lua_State *L = S->from;
   if (!lua_checkstack(L, LUA_MINSTACK)) return true;

@@ -15,14 +15,19 @@
 #define PLACE_OF(context) ((void)(context), (uintptr_t)0)
 #endif
 
-static lml_poke_function functions[LML_POKE_REASONS];
+static struct {
+  lml_poke_function serve;
+  void (*note)(lml_state *S);
+} functions[LML_POKE_REASONS];
 
 /* The state of this thread. Written before any signal can come, so that the handler
 ** finds the thread's own memory made. */
 static _Thread_local lml_state *volatile here;
 
-void lml_poke_serves(lml_poke_reason reason, lml_poke_function function) {
-  functions[reason] = function;
+void lml_poke_serves(lml_poke_reason reason, lml_poke_function function,
+                     void (*note)(lml_state *S)) {
+  functions[reason].serve = function;
+  functions[reason].note = note;
 }
 
 /* ---- the hook ---- */
@@ -59,15 +64,13 @@ static void disarm(lml_state *S, lua_State *L) {
 /* A function that raises or yields does not come back: its reason is taken first. */
 static void hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  lml_state *S = here;
-  if (!S) {
-    lua_sethook(L, NULL, 0, 0);
-    return;
-  }
+  lml_state *S = lml_state_of(L);
   disarm(S, L);
+  if (S != here) return; /* it came too late */
   for (unsigned i = 0; i < LML_POKE_REASONS; i++) {
     unsigned bit = 1u << i;
-    if ((atomic_fetch_and(&S->poked.reasons, ~bit) & bit) && functions[i]) functions[i](L, S);
+    if ((atomic_fetch_and(&S->poked.reasons, ~bit) & bit) && functions[i].serve)
+      functions[i].serve(L, S);
   }
 }
 
@@ -94,7 +97,10 @@ static void on_signal(int number, siginfo_t *info, void *context) {
   if (S) {
     atomic_store(&S->poked.sent, false);
     atomic_store(&S->poked.place, PLACE_OF(context));
-    lua_State *L = atomic_load(&S->poked.reasons) ? runs(S) : NULL;
+    unsigned reasons = atomic_load(&S->poked.reasons);
+    for (unsigned i = 0; i < LML_POKE_REASONS; i++)
+      if ((reasons & 1u << i) && functions[i].note) functions[i].note(S);
+    lua_State *L = reasons ? runs(S) : NULL;
     if (L) arm(S, L);
   }
   errno = error;
@@ -157,6 +163,10 @@ bool lml_poke(lml_state *S, lml_poke_reason reason) {
 
 void lml_poke_forget(lml_state *S, lml_poke_reason reason) {
   atomic_fetch_and(&S->poked.reasons, ~(1u << reason));
+}
+
+bool lml_poke_is_due(const lml_state *S, lml_poke_reason reason) {
+  return atomic_load(&S->poked.reasons) & 1u << reason;
 }
 
 void lml_poke_enter(lml_state *S) {

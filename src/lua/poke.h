@@ -49,8 +49,9 @@ typedef struct lml_poked {
 /* What a reason means. Runs inside the hook, in the coroutine L that runs: it may raise;
 ** to yield is up to it (lua_isyieldable(L)), as its last act and without values. */
 typedef void (*lml_poke_function)(lua_State *L, lml_state *S);
-/* Once per reason and process, before the first poke. */
-void lml_poke_serves(lml_poke_reason reason, lml_poke_function function);
+/* Before the first poke. `note`, if not NULL, runs in the signal's handler already. */
+void lml_poke_serves(lml_poke_reason reason, lml_poke_function function,
+                     void (*note)(lml_state *S));
 
 /* The state's thread: from here on it can be poked. A thread of ours lets the signal
 ** through; the mask of any other thread stays as it is. They nest. */
@@ -62,6 +63,8 @@ void lml_poke_leave(lml_state *S);
 bool lml_poke(lml_state *S, lml_poke_reason reason);
 /* Takes a reason back, if it was not served yet. Thread: any. */
 void lml_poke_forget(lml_state *S, lml_poke_reason reason);
+/* Whether it was asked for and not served yet. Thread: any. */
+bool lml_poke_is_due(const lml_state *S, lml_poke_reason reason);
 /* In a function of a reason: have it served again once the job's own coroutine runs. */
 void lml_poke_later(lml_state *S, lml_poke_reason reason);
 /* Whether it is the hook that a poke leaves, and no sign of anything else. */

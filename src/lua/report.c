@@ -8,59 +8,11 @@
 #include "crossing.h"
 #include "state.h"
 
-static const char function_key; /* registry: this state's copy of the handler */
-
-/* The process's handler. A state looks at `version` to know whether its copy is
-** the current one. */
-static struct {
-  mli_lock lock;        /* a leaf */
-  mli_message *message; /* [M] NULL: the default */
-  atomic_uint version;
-} handler;
+static lml_handler handler = { .slot = LML_ON_ERROR };
 
 _Thread_local lml_state *lml_thread_state;
 
-/* Pushes the handler as a function of this state, or nil for the default. */
-static void push_handler(lua_State *L, lml_state *S) {
-  unsigned version = atomic_load(&handler.version);
-  if (S->closed && S->handler_version != version) {
-    lua_pushnil(L); /* what is made in a closing state is never finalized */
-    return;
-  }
-  if (S->handler_version == version) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &function_key);
-    return;
-  }
-  mli_lock_acquire(&handler.lock);
-  mli_message *message = handler.message ? mli_message_copy(handler.message) : NULL;
-  version = atomic_load(&handler.version);
-  mli_lock_release(&handler.lock);
-  mli_message **box = lua_newuserdatauv(L, sizeof *box, 0);
-  *box = message;
-  if (!message || lml_decode(L, message) < 1) lua_pushnil(L);
-  mli_message_free(message);
-  lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &function_key);
-  lua_remove(L, -2);
-  S->handler_version = version;
-}
-
-int lml_on_error(lua_State *L) {
-  lml_state *S = lml_upstate(L);
-  if (!lua_isnoneornil(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
-  lua_settop(L, 1);
-  push_handler(L, S); /* the one before, returned */
-  mli_message *message = lua_isnil(L, 1) ? NULL : lml_encode(L, 1, 1, LML_ARGUMENTS);
-  mli_lock_acquire(&handler.lock);
-  mli_message *old = handler.message;
-  handler.message = message;
-  S->handler_version = atomic_fetch_add(&handler.version, 1) + 1;
-  mli_lock_release(&handler.lock);
-  mli_message_free(old);
-  lua_pushvalue(L, 1); /* here it is the function itself, not a copy */
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &function_key);
-  return 1;
-}
+int lml_on_error(lua_State *L) { return lml_handler_set(L, &handler); }
 
 static void to_stderr(const char *text, size_t size) { fwrite(text, 1, size, stderr); }
 
@@ -82,7 +34,7 @@ static void print(const char *kind, const char *name, const char *error, const c
 
 /* Stack: error, info. Calls the handler if there is one. */
 static int call_handler(lua_State *L) {
-  push_handler(L, lml_state_of(L));
+  lml_handler_push(L, lml_state_of(L), &handler);
   if (lua_isnil(L, -1)) {
     lua_pushboolean(L, 0);
     return 1;

@@ -99,9 +99,9 @@ bool lml_run(lua_State *L, int nargs) {
     r.main = lua_touserdata(L, -1);
     lml_inbox_attach(S->inbox, loop);
     look(&r.look);
-    lml_poke_enter(S);
+    lml_blocked_enter(S, lml_blocked_limit(), 0);
     mli_loop_run(loop);
-    lml_poke_leave(S);
+    lml_blocked_leave(S);
     lml_inbox_attach(S->inbox, NULL);
     lml_tidy_end(S);
   }

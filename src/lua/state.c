@@ -116,7 +116,6 @@ lml_state *lml_state_open(lua_State *L) {
   S->count = &S->counts;
   S->task_error = S->joined_error = LUA_NOREF;
   S->context = LUA_NOREF;
-  S->handler_version = 0;
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   S->L = lua_tothread(L, -1);
   lua_pop(L, 1);
@@ -181,6 +180,7 @@ static void open_core(lua_State *L) {
   lml_gather_open(L);
   lml_executor_open(L);
   lml_pin_open(L);
+  lml_blocked_open(L);
   lml_run_open(L);
   lml_promise_open(L);
   lml_generator_open(L);

@@ -163,6 +163,7 @@ struct lml_job {
   lml_place place;        /* where it was spawned */
   int context;            /* registry reference of its context variables, or LUA_NOREF */
   bool ready, kill, started, failed;
+  unsigned slice; /* microseconds until others have their turn; 0: until it waits */
   lml_await await;
 };
 
@@ -226,23 +227,39 @@ typedef struct lml_resume { /* a coroutine that was resumed from another */
   lua_State *from;
 } lml_resume;
 
+/* What the signal's handler notes of the job that holds its loop. */
+typedef struct lml_held {
+  atomic_bool noted;       /* [A] what follows is there, and stays */
+  atomic_bool told;        /* [A] that it is inside a C call was said */
+  _Atomic(uint64_t) since; /* [A] ns */
+  uint32_t id, line;       /* the job's number, 0: no job; where it was submitted */
+  uintptr_t place;         /* the instruction at which it was found */
+  char name[MLI_NAME_MAX], chunk[LUA_IDSIZE];
+} lml_held;
+
 #define LML_MAX_TYPES 24
+
+enum { LML_ON_ERROR, LML_ON_BLOCKED, LML_HANDLERS }; /* see handler.c */
 
 struct lml_state {
   lua_State *L; /* its main thread */
   bool closed;  /* lua_close has come to us: everything raises */
   /* Its loop, and what runs there. NULL: a sync state (now). */
   mli_loop *loop;
-  lua_State *from;    /* who runs the loop */
-  lua_State *gc;      /* who runs a finalizer of ours; NULL: none */
-  lml_job *current;   /* the running job; NULL: outside of jobs */
-  lua_State *running; /* the innermost coroutine that we resumed */
-  lml_poked poked;    /* how other threads have it stop for a moment */
-  lml_resume *frames; /* the resumes between the job and `running` */
-  unsigned closing;   /* coroutines being closed: no wait may begin */
-  bool in_wait;       /* the yield under way is a wait's */
+  lua_State *from;      /* who runs the loop */
+  lua_State *gc;        /* who runs a finalizer of ours; NULL: none */
+  lml_job *current;     /* the running job; NULL: outside of jobs */
+  lua_State *running;   /* the innermost coroutine that we resumed */
+  lml_poked poked;      /* how other threads have it stop for a moment */
+  lml_held held;        /* what a poke found */
+  unsigned slice;       /* of its jobs, microseconds; 0: none */
+  bool preempted;       /* the yield under way is the end of a slice */
+  volatile bool naming; /* `chunks` is being changed */
+  lml_resume *frames;   /* the resumes between the job and `running` */
+  unsigned closing;     /* coroutines being closed: no wait may begin */
+  bool in_wait;         /* the yield under way is a wait's */
   bool in_turn;
-  bool starved;         /* a job of this turn failed for lack of memory */
+  bool starved;         /* the turn is to end after this job: others wait, or memory is short */
   lml_job *turning;     /* the job that this turn is about */
   mli_message *outcome; /* of the job that has just ended, when another state wants it */
   lml_job *ready, **ready_last;
@@ -312,10 +329,10 @@ struct lml_state {
   unsigned type_count;
   const void *local_future; /* the metatable of local futures: no __gc */
   int local_future_ref;
-  lua_CFunction yieldable[8]; /* C functions that are not in a wait's way */
-  bool tracks_opened;         /* see opened.c, */
-  uint32_t opened;            /* and how much was noted */
-  unsigned handler_version;   /* of the on_error handler kept in the registry */
+  lua_CFunction yieldable[8];              /* C functions that are not in a wait's way */
+  bool tracks_opened;                      /* see opened.c, */
+  uint32_t opened;                         /* and how much was noted */
+  unsigned handler_versions[LML_HANDLERS]; /* of the handlers kept in the registry */
 };
 
 /* Makes the record of L, or returns the one it has. */
@@ -399,6 +416,36 @@ bool lml_run(lua_State *L, int nargs);
 void lml_tidy_later(lml_state *S);
 /* The loop ends. */
 void lml_tidy_end(lml_state *S);
+
+/* ---- handlers of the process (handler.c) ---- */
+
+typedef struct lml_handler {
+  mli_lock lock;        /* a leaf */
+  mli_message *message; /* [M] the function; NULL: none is set */
+  atomic_uint version;  /* [A] a state looks at it to know whether its copy is current */
+  unsigned slot;        /* [I] LML_ON_ERROR ... */
+} lml_handler;
+
+/* Pushes the handler as a function of this state, or nil. */
+void lml_handler_push(lua_State *L, lml_state *S, lml_handler *handler);
+/* A function of Lua: sets the handler to its argument, returns the one before. */
+int lml_handler_set(lua_State *L, lml_handler *handler);
+bool lml_handler_is_set(lml_handler *handler); /* Thread: any. */
+
+/* ---- loops that are held up (blocked.c) ---- */
+
+/* The loop's thread, around its run: from here on it is watched. `limit`: how long a job
+** may run until it is reported, ns; 0: for ever. `slice`: how long until others have their
+** turn, microseconds; 0: until it waits. */
+void lml_blocked_enter(lml_state *S, uint64_t limit, unsigned slice);
+void lml_blocked_leave(lml_state *S);
+/* The limit for loops that were given none. */
+uint64_t lml_blocked_limit(void);
+/* Sets it; 0: loops are not watched. Thread: any, before loops are made. */
+void lml_blocked_set_limit(uint64_t limit);
+/* The loop's thread: what was asked for while a step ran, and was not served in it. */
+void lml_blocked_over(lml_state *S);
+void lml_blocked_open(lua_State *L);
 
 /* ---- reports (report.c) ---- */
 

@@ -1,0 +1,265 @@
+/*
+** blocked.c: a loop that is held up by a job that does not wait. The watching thread
+** (core/watch.h) sees it; the loop's own thread says where: a poke has it take its
+** traceback. Inside one C call there is no next instruction: then the watching thread
+** says what the signal found, and the traceback follows when the call is over.
+**
+**   quiet --[late]--> poked --the hook--> reported
+**                       \--[late again]--> told: inside a C call --hook, or end of the
+**                                          step--> reported
+**
+** B1  Each incident is reported once to the handler, by the loop's thread, in its state.
+** B2  A slice ends in the job's own coroutine only, and only where Lua can yield.
+*/
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "state.h"
+
+#define LIMIT (100 * MLI_MILLISECOND)
+
+static lml_handler handler = { .slot = LML_ON_BLOCKED };
+
+static int l_on_blocked(lua_State *L) { return lml_handler_set(L, &handler); }
+
+/* ---- what holds it, in words ---- */
+
+static void note_text(char *to, size_t size, const char *from) {
+  size_t n = 0;
+  while (from && from[n] && n + 1 < size) {
+    to[n] = from[n];
+    n++;
+  }
+  to[n] = '\0';
+}
+
+/* In the signal's handler, on the loop's thread: reads what that thread owns. */
+static void note(lml_state *S) {
+  lml_held *h = &S->held;
+  if (atomic_load(&h->noted)) return;
+  lml_job *job = S->current;
+  mli_task *task = job ? job->task : NULL;
+  h->id = job ? job->id : 0;
+  h->line = task ? task->line : job ? job->place.line : 0;
+  h->place = atomic_load(&S->poked.place);
+  note_text(h->name, sizeof h->name,
+            job && job->info && job->info->name ? job->info->name
+            : task                              ? task->name
+                                                : NULL);
+  note_text(h->chunk, sizeof h->chunk,
+            task                ? mli_task_chunk(task)
+            : job && !S->naming ? lml_chunk_name(S, job->place.chunk)
+                                : "?");
+  atomic_store(&h->noted, true);
+}
+
+/* "job 'fetch', submitted at app.lua:3," */
+static void describe(const lml_held *h, char *text, size_t size) {
+  if (h->id == 0)
+    snprintf(text, size, "a callback");
+  else if (h->name[0])
+    snprintf(text, size, "job '%s'", h->name);
+  else
+    snprintf(text, size, "job %u", h->id);
+  size_t n = strlen(text);
+  if (h->line) snprintf(text + n, size - n, ", submitted at %s:%u,", h->chunk, h->line);
+}
+
+/* "clock_nanosleep in libc.so.6", or the library alone. */
+static void describe_place(uintptr_t place, char *text, size_t size) {
+  Dl_info info;
+  text[0] = '\0';
+  if (!place || !dladdr((void *)place, &info) || !info.dli_fname) return;
+  const char *file = strrchr(info.dli_fname, '/');
+  file = file ? file + 1 : info.dli_fname;
+  if (info.dli_sname)
+    snprintf(text, size, "%s in %s", info.dli_sname, file);
+  else
+    snprintf(text, size, "in %s", file);
+}
+
+static void say(const char *text) { atomic_load (&lml_report_write)(text, strlen(text)); }
+
+/* ---- the report, on the loop's thread ---- */
+
+typedef struct incident {
+  lml_state *S;
+  bool inside; /* the hook interrupted Lua code: it has a traceback */
+  double ms;
+  char who[MLI_NAME_MAX + LUA_IDSIZE + 64], call[128];
+} incident;
+
+/* Pushes the frames of the running coroutine, then of those that resumed it. */
+static void push_frames(lua_State *L, lml_state *S) {
+  luaL_checkstack(L, 12, NULL);
+  luaL_traceback(L, L, NULL, 1); /* 0 is the report */
+  for (lml_resume *r = S->frames; r; r = r->outer) {
+    lua_pushliteral(L, "\nin a coroutine that was resumed at\n");
+    luaL_traceback(L, r->from, NULL, 0);
+    lua_pushstring(L, luaL_gsub(L, lua_tostring(L, -1), "stack traceback:\n", ""));
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+    lua_concat(L, 3);
+  }
+}
+
+static void set_field(lua_State *L, const char *key, const char *value) {
+  if (!*value) return;
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, key);
+}
+
+/* Stack: incident, traceback or nil. Pushes the info. */
+static void push_info(lua_State *L, const incident *i) {
+  const lml_held *h = &i->S->held;
+  char name[32], where[LUA_IDSIZE + 16] = "";
+  snprintf(name, sizeof name, "job %u", h->id);
+  if (h->line) snprintf(where, sizeof where, "%s:%u", h->chunk, h->line);
+  lua_createtable(L, 0, 6);
+  set_field(L, "kind", h->id ? "job" : "callback");
+  if (h->id) set_field(L, "name", h->name[0] ? h->name : name);
+  set_field(L, "submitted_at", where);
+  set_field(L, "inside", i->call);
+  lua_pushvalue(L, 2);
+  lua_setfield(L, -2, "traceback");
+  lua_pushnumber(L, i->ms);
+  lua_setfield(L, -2, "ms");
+}
+
+/* Stack: incident. */
+static int report(lua_State *L) {
+  const incident *i = lua_touserdata(L, 1);
+  if (i->inside)
+    push_frames(L, i->S);
+  else
+    lua_pushnil(L);
+  lml_handler_push(L, i->S, &handler);
+  if (!lua_isnil(L, -1)) {
+    push_info(L, i);
+    lua_call(L, 1, 0);
+    return 0;
+  }
+  lua_pushfstring(L, "moonloop: %s %s its loop for %d ms%s%s%s\n", i->who,
+                  i->call[0] ? "held" : "holds", (int)i->ms,
+                  i->call[0] ? ", inside one C call: " : "", i->call, i->inside ? ":" : "");
+  if (i->inside) {
+    lua_pushvalue(L, 2);
+    lua_pushliteral(L, "\n");
+    lua_concat(L, 3);
+  }
+  say(lua_tostring(L, -1));
+  return 0;
+}
+
+/* A report is in no job: its handler must not wait. */
+static void report_from(lua_State *L, lml_state *S, bool inside) {
+  lml_held *h = &S->held;
+  uint64_t now = mli_now(), since = atomic_load(&h->since);
+  incident i = { .S = S, .inside = inside, .ms = now > since ? (double)(now - since) / 1e6 : 0 };
+  if (!atomic_load(&h->noted)) note(S);
+  describe(h, i.who, sizeof i.who);
+  if (atomic_load(&h->told)) describe_place(h->place, i.call, sizeof i.call);
+  if (!lua_checkstack(L, LUA_MINSTACK)) return;
+  lml_job *job = S->current;
+  S->current = NULL;
+  lua_pushcfunction(L, lml_message_handler);
+  lua_pushcfunction(L, report);
+  lua_pushlightuserdata(L, &i);
+  if (lua_pcall(L, 1, 0, -3) != LUA_OK) lml_report(L, S, "on_blocked", NULL, S->joined, NULL);
+  lua_pop(L, 1);
+  S->current = job;
+}
+
+/* In the hook. */
+static void serve_look(lua_State *L, lml_state *S) { report_from(L, S, true); }
+
+static void serve_slice(lua_State *L, lml_state *S) {
+  lml_job *job = S->current;
+  if (!job || !job->slice || S->closing) return;
+  if (L != job->co) {
+    lml_poke_later(S, LML_POKE_SLICE);
+  } else if (lua_isyieldable(L)) {
+    S->preempted = true;
+    lua_yield(L, 0);
+  }
+}
+
+void lml_blocked_over(lml_state *S) {
+  unsigned look = 1u << LML_POKE_LOOK;
+  unsigned reasons = atomic_fetch_and(&S->poked.reasons, ~(look | 1u << LML_POKE_SLICE));
+  if ((reasons & look) && S->from) report_from(S->from, S, false);
+}
+
+/* ---- on the watching thread ---- */
+
+static void late(mli_watch *w, mli_late what, uint64_t took) {
+  lml_state *S = w->owner;
+  lml_held *h = &S->held;
+  if (what == MLI_LATE_SLICE) {
+    lml_poke(S, LML_POKE_SLICE);
+  } else if (what == MLI_LATE_STEP) {
+    atomic_store(&h->told, false);
+    atomic_store(&h->noted, false);
+    atomic_store(&h->since, atomic_load(&w->since));
+    lml_poke(S, LML_POKE_LOOK);
+  } else if (lml_poke_is_due(S, LML_POKE_LOOK)) {
+    char who[MLI_NAME_MAX + LUA_IDSIZE + 64] = "a job", call[128] = "", text[512];
+    bool noted = atomic_load(&h->noted);
+    if (noted) {
+      describe(h, who, sizeof who);
+      describe_place(h->place, call, sizeof call);
+    }
+    atomic_store(&h->told, noted);
+    if (lml_handler_is_set(&handler)) return; /* it is told when the call is over */
+    snprintf(text, sizeof text, "moonloop: %s holds its loop for %d ms, inside one C call%s%s\n",
+             who, (int)(took / MLI_MILLISECOND), *call ? ": " : "", call);
+    say(text);
+  }
+}
+
+/* ---- life ---- */
+
+static atomic_ullong given_limit = UINT64_MAX; /* UINT64_MAX: not asked for yet */
+
+void lml_blocked_set_limit(uint64_t limit) { atomic_store(&given_limit, limit); }
+
+uint64_t lml_blocked_limit(void) {
+  uint64_t limit = atomic_load(&given_limit);
+  if (limit != UINT64_MAX) return limit;
+  const char *text = getenv("MOONLOOP_BLOCKED_MS");
+  char *end;
+  double ms = text && *text ? strtod(text, &end) : -1;
+  limit = ms >= 0 && ms < 1e12 && *end == '\0' ? (uint64_t)(ms * 1e6) : LIMIT;
+  atomic_store(&given_limit, limit);
+  return limit;
+}
+
+void lml_blocked_enter(lml_state *S, uint64_t limit, unsigned slice) {
+  mli_watch *w = &S->loop->watch;
+  S->slice = slice;
+  w->late = late;
+  w->owner = S;
+  w->limit = limit;
+  lml_poke_enter(S);
+  mli_watch_add(w);
+}
+
+void lml_blocked_leave(lml_state *S) {
+  mli_watch_remove(&S->loop->watch);
+  lml_poke_leave(S);
+  S->slice = 0;
+}
+
+static void serve(void) {
+  lml_poke_serves(LML_POKE_LOOK, serve_look, note);
+  lml_poke_serves(LML_POKE_SLICE, serve_slice, NULL);
+}
+
+void lml_blocked_open(lua_State *L) {
+  static const luaL_Reg functions[] = { { "on_blocked", l_on_blocked }, { NULL, NULL } };
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, serve);
+  lml_setfuncs(L, functions);
+}
