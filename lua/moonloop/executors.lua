@@ -76,14 +76,24 @@ function Executor:map(job, list, options)
   return a, b, c, d
 end
 
+--- How long a loop that is at work may take to answer, in seconds.
+local BUSY = 0.5
+
+--- A job's name, what it waits for or the line that runs, and where it was submitted.
+local function held_by(job)
+  local facts = {}
+  local line = job.state == "running" and job.traceback and job.traceback:match "([^%s]+:%d+):"
+  if line then facts[1] = "runs at " .. line end
+  if job.waits_for then facts[1] = "waits for " .. job.waits_for end
+  if job.submitted_at then facts[#facts + 1] = "submitted at " .. job.submitted_at end
+  return #facts > 0 and ("%s (%s)"):format(job.name, table.concat(facts, ", ")) or job.name
+end
+
 --- The names of jobs, for a message.
 local function names_of(left)
   local names = {}
   for i, job in ipairs(left) do
-    local facts = {}
-    if job.waits_for then facts[1] = "waits for " .. job.waits_for end
-    if job.submitted_at then facts[#facts + 1] = "submitted at " .. job.submitted_at end
-    names[i] = #facts > 0 and ("%s (%s)"):format(job.name, table.concat(facts, ", ")) or job.name
+    names[i] = held_by(job)
     if i == 10 and #left > 10 then
       names[11] = ("and %d more"):format(#left - 10)
       break
@@ -125,8 +135,13 @@ function Executor:jobs()
   local answers = core.ask_jobs(self)
   if core.executor_kind(self) == "thread" then return answers end
   local all = {}
-  for _, answer in ipairs(answers) do
-    local ok, list = answer:wait(1)
+  for i, answer in ipairs(answers) do
+    local ok, list = answer:wait(BUSY)
+    if not ok then -- it is held up: what holds it may say more
+      local either = { answer, core.ask_running(self, i) }
+      local settled = lists.wait(either, { timeout = BUSY, return_when = "first" })
+      ok, list = (settled[1] or answer):wait(0)
+    end
     if ok then table.move(list, 1, #list, #all + 1, all) end
   end
   return all
@@ -166,13 +181,18 @@ end
 executors.options = executor_options
 
 --- Loop threads for jobs.
--- @param options { name = string, loops = 1, init = job, max_pending = number }
+-- @param options { name = string, loops = 1, init = job, max_pending = number,
+--   blocked_ms = 100 until a job that holds its loop is reported (0: never),
+--   preempt_ms = the time a job may compute while others wait (0: until it waits) }
 function executors.AsyncExecutor(options)
-  local o, max_pending, init = executor_options("AsyncExecutor", options,
-    { name = true, loops = true, init = true, max_pending = true })
+  local o, max_pending, init = executor_options("AsyncExecutor", options, { name = true,
+    loops = true, init = true, max_pending = true, blocked_ms = true, preempt_ms = true })
   local loops = check.count("AsyncExecutor: option 'loops'", o.loops, 1)
-  return core.executor("async", o.name or "loop", { size = loops, max_pending = max_pending },
+  core.loop_limits(nil, o.blocked_ms, o.preempt_ms)
+  local ex = core.executor("async", o.name or "loop", { size = loops, max_pending = max_pending },
     unpack(init, 1, init.n))
+  core.loop_limits(ex, o.blocked_ms, o.preempt_ms)
+  return ex
 end
 
 --- Worker threads, each with a Lua state, for functions that block or compute.

@@ -13,7 +13,8 @@ local open
 
 --- A job with its arguments and options.
 -- @param spec { f, arg1, ..., name = string, timeout = seconds, n = length with f, for nils,
---   loop = which of an executor's loops, affinity = value: jobs of the same one share a loop }
+--   loop = which of an executor's loops, affinity = value: jobs of the same one share a loop,
+--   preempt_ms = the time it may compute while others of its loop wait }
 function jobs.job(spec)
   if type(spec) ~= "table" then misuse("job: table expected, got %s", type(spec)) end
   local n = spec.n or 0
@@ -29,14 +30,21 @@ function jobs.job(spec)
       end
     elseif key == "loop" then
       check.count("job: option 'loop'", value)
-    elseif key ~= "timeout" and key ~= "n" and key ~= "affinity" then
+    elseif key ~= "timeout" and key ~= "n" and key ~= "affinity" and key ~= "preempt_ms" then
       misuse("job: unknown option '%s'", tostring(key))
     end
   end
   core.check_timeout(spec.timeout)
+  core.loop_limits(nil, nil, spec.preempt_ms)
   open(spec[1])
   local job = { name = spec.name, timeout = spec.timeout, args = pack(unpack(spec, 1, n)),
                 loop = spec.loop, affinity = spec.affinity }
+  if spec.preempt_ms then
+    local f, name, timeout, rest = open(unpack(job.args, 1, n))
+    job.args = pack("moonloop.jobs:sliced", f, spec.preempt_ms, unpack(rest, 1, rest.n))
+    job.name = spec.name or name or type(f) == "string" and f or nil
+    job.timeout = spec.timeout or timeout
+  end
   return setmetatable(job, Job)
 end
 
@@ -137,6 +145,12 @@ core.submit_other(function(try, executor, ...)
   return submit(placed(executor, (...)), name, timeout, f, unpack(args, 1, args.n))
 end)
 jobs.open = open
+
+--- The body of a job with slices of its own.
+function jobs.sliced(f, ms, ...)
+  core.preempt(ms)
+  return jobs.resolve(f)(...)
+end
 
 --- Is it a job made by ml.job?
 function jobs.is_job(value) return getmetatable(value) == Job end

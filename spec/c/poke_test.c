@@ -154,6 +154,7 @@ static void test_host(void) {
 
 int main(void) {
   signal(SIGRTMAX - 1, SIG_IGN);
+  lua_close(new_state()); /* moonloop's own are set with the first */
   lml_poke_serves(LML_POKE_LOOK, look, NULL);
   lml_poke_serves(LML_POKE_CANCEL, cancel, NULL);
   test_loop();

@@ -170,6 +170,9 @@ function h.threads()
     others_started = true
     local pool <close> = ml.ThreadExecutor{ workers = 1 }
     pool:submit(function() end):result(h.TIMEOUT)
+    local loop <close> = ml.AsyncExecutor{ blocked_ms = 100 } -- starts the watching thread
+    loop:submit(function() end):result(h.TIMEOUT)
+    loop:submit(function() end):result(h.TIMEOUT)
   end
   local file <close> = assert(io.open "/proc/self/status")
   return tonumber(file:read("a"):match "Threads:%s*(%d+)")

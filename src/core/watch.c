@@ -41,7 +41,8 @@ static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
   finding none = { .late = false };
   unsigned beat = atomic_load_explicit(&w->beat, memory_order_acquire);
   uint64_t slice = (uint64_t)atomic_load_explicit(&w->slice, memory_order_relaxed) * 1000;
-  if (w->limit) sooner(next, now + at_least(w->limit / LOOKS));
+  uint64_t limit = atomic_load_explicit(&w->limit, memory_order_relaxed);
+  if (limit) sooner(next, now + at_least(limit / LOOKS));
   if (slice) sooner(next, now + at_least(slice / 2));
   if (beat != w->seen) {
     *busy = true;
@@ -54,12 +55,12 @@ static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
   if (beat % 2 == 0) return none;
   *busy = true;
   uint64_t took = now - atomic_load_explicit(&w->since, memory_order_relaxed);
-  if (w->limit && w->told == 0 && took >= w->limit) {
+  if (limit && w->told == 0 && took >= limit) {
     w->told = 1;
     atomic_fetch_add_explicit(&w->incidents, 1, memory_order_relaxed);
     return (finding){ true, MLI_LATE_STEP, took };
   }
-  if (w->limit && w->told == 1 && took >= 2 * w->limit) {
+  if (limit && w->told == 1 && took >= 2 * limit) {
     w->told = 2;
     return (finding){ true, MLI_LATE_STUCK, took };
   }

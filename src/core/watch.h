@@ -33,7 +33,7 @@ struct mli_watch {
   _Atomic(uint64_t) since; /* [A] of the watching thread: when the step was first seen, ns */
   void (*late)(mli_watch *w, mli_late what, uint64_t took_ns); /* [I] */
   void *owner;                                                 /* [I] of the layer above */
-  uint64_t limit;                                              /* [I] ns; 0: none */
+  _Atomic(uint64_t) limit;                                     /* [A] ns; 0: none */
   mli_watch *next; /* [M] under the list's lock, as what follows */
   bool listed, pinned, leaving;
   mli_parker left; /* of the thread that removes it, until it is not pinned */
@@ -68,7 +68,8 @@ static inline void mli_watch_begin(mli_watch *w) {
   unsigned beat = atomic_load_explicit(&w->beat, memory_order_relaxed);
   atomic_store(&w->beat, beat + 1);
   if (mli_unlikely(atomic_load(&mli_watch_parked)) &&
-      (w->limit || atomic_load_explicit(&w->slice, memory_order_relaxed)))
+      (atomic_load_explicit(&w->limit, memory_order_relaxed) ||
+       atomic_load_explicit(&w->slice, memory_order_relaxed)))
     mli_watch_unpark();
 }
 

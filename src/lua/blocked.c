@@ -187,9 +187,10 @@ static void serve_slice(lua_State *L, lml_state *S) {
 }
 
 void lml_blocked_over(lml_state *S) {
-  unsigned look = 1u << LML_POKE_LOOK;
-  unsigned reasons = atomic_fetch_and(&S->poked.reasons, ~(look | 1u << LML_POKE_SLICE));
-  if ((reasons & look) && S->from) report_from(S->from, S, false);
+  unsigned look = 1u << LML_POKE_LOOK, ask = 1u << LML_POKE_ASK, slice = 1u << LML_POKE_SLICE;
+  unsigned reasons = atomic_fetch_and(&S->poked.reasons, ~(look | ask | slice));
+  if (reasons & look) report_from(S->from, S, false);
+  if (reasons & ask) lml_questions_answer(S->from, S);
 }
 
 /* ---- on the watching thread ---- */
@@ -241,24 +242,84 @@ void lml_blocked_enter(lml_state *S, uint64_t limit, unsigned slice) {
   S->slice = slice;
   w->late = late;
   w->owner = S;
-  w->limit = limit;
+  atomic_store(&w->limit, limit);
   lml_poke_enter(S);
   mli_watch_add(w);
 }
 
+/* A message to the loop: its limits. */
+typedef struct limits {
+  mli_node node;
+  uint64_t limit;
+  unsigned slice;
+} limits;
+
+static void set_limits(mli_node *node, mli_loop *loop) {
+  limits *l = mli_container(node, limits, node);
+  if (loop->watch.owner) ((lml_state *)loop->watch.owner)->slice = l->slice;
+  atomic_store(&loop->watch.limit, l->limit);
+  free(l);
+}
+
+static uint64_t check_ms(lua_State *L, int arg, const char *option, uint64_t otherwise) {
+  if (lua_isnoneornil(L, arg)) return otherwise;
+  lua_Number ms = lua_type(L, arg) == LUA_TNUMBER ? lua_tonumber(L, arg) : -1;
+  if (!(ms >= 0 && ms <= 3600e3))
+    lml_misuse(L, "option '%s': milliseconds from 0 to 3600000 expected, got %s", option,
+               luaL_tolstring(L, arg, NULL));
+  return (uint64_t)(ms * 1e6);
+}
+
+/* loop_limits(executor or nil, blocked_ms or nil, preempt_ms or nil): checks them and sets
+** those of its loops, for jobs that are submitted from here on. */
+static int l_loop_limits(lua_State *L) {
+  uint64_t limit = check_ms(L, 2, "blocked_ms", lml_blocked_limit());
+  uint64_t slice = check_ms(L, 3, "preempt_ms", 0) / 1000;
+  if (lua_isnil(L, 1) || (lua_isnil(L, 2) && lua_isnil(L, 3))) return 0;
+  mli_executor *ex = lml_executor_check(L, 1);
+  for (unsigned i = 0; i < ex->size; i++) {
+    limits *l = malloc(sizeof *l);
+    if (!l) return luaL_error(L, "not enough memory");
+    l->node.run = set_limits;
+    l->limit = limit;
+    l->slice = (unsigned)slice;
+    if (!mli_loop_post(ex->workers[i]->loop, &l->node)) free(l);
+  }
+  return 0;
+}
+
+/* preempt(ms): from its next step on the running job lets others have their turn so often;
+** 0: when it waits. In no job it says nothing. */
+static int l_preempt(lua_State *L) {
+  unsigned slice = (unsigned)(check_ms(L, 1, "preempt_ms", 0) / 1000);
+  lml_job *job = lml_upstate(L)->current;
+  if (job) {
+    job->slice = slice;
+    mli_watch_slice(&job->S->loop->watch, slice);
+  }
+  return 0;
+}
+
 void lml_blocked_leave(lml_state *S) {
   mli_watch_remove(&S->loop->watch);
+  lml_questions_answer(NULL, S);
   lml_poke_leave(S);
   S->slice = 0;
 }
 
 static void serve(void) {
   lml_poke_serves(LML_POKE_LOOK, serve_look, note);
+  lml_poke_serves(LML_POKE_ASK, lml_questions_answer, NULL);
   lml_poke_serves(LML_POKE_SLICE, serve_slice, NULL);
 }
 
 void lml_blocked_open(lua_State *L) {
-  static const luaL_Reg functions[] = { { "on_blocked", l_on_blocked }, { NULL, NULL } };
+  static const luaL_Reg functions[] = {
+    { "on_blocked", l_on_blocked },
+    { "loop_limits", l_loop_limits },
+    { "preempt", l_preempt },
+    { NULL, NULL },
+  };
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, serve);
   lml_setfuncs(L, functions);

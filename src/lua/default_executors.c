@@ -219,6 +219,7 @@ void lml_host_leave(void) {
     end_executor(all[i]);
     leave_default(all[i]);
   }
+  if (last) mli_watch_end();
 }
 
 void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex)) {

@@ -176,6 +176,56 @@ static int push_pool_jobs(lua_State *L, mli_executor *ex) {
   return 1;
 }
 
+/* ---- the same of a loop that is held up: asked inside the code that holds it ---- */
+
+static void leave_question(mli_watch *w, void *argument) {
+  lml_state *S = w->owner;
+  lml_question *q = argument;
+  q->next = atomic_load(&S->questions);
+  while (!atomic_compare_exchange_weak(&S->questions, &q->next, q)) continue;
+  lml_poke(S, LML_POKE_ASK);
+}
+
+void lml_questions_answer(lua_State *L, lml_state *S) {
+  for (lml_question *q = atomic_exchange(&S->questions, NULL), *next; q; q = next) {
+    next = q->next;
+    mli_message *out = NULL;
+    if (L && lua_checkstack(L, LUA_MINSTACK)) {
+      lua_pushcfunction(L, answer_jobs);
+      lua_pushlightuserdata(L, &out);
+      if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
+    }
+    if (out)
+      mli_future_settle(q->answer, MLI_FINISHED, out, NULL);
+    else
+      mli_future_fail(q->answer, ML_CLOSED);
+    mli_release(q->answer);
+    free(q);
+  }
+}
+
+/* ask_running(executor, i) -> a future of the jobs of its loop i, which does not answer:
+** settles when it executes Lua code. */
+static int l_ask_running(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  mli_executor *ex = lml_executor_check(L, 1);
+  lua_Integer i = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, ex->loops && i >= 1 && i <= (lua_Integer)ex->size, 2, "no such loop");
+  mli_future *answer = mli_future_new();
+  if (!answer) return luaL_error(L, "not enough memory");
+  lml_future_wrap(L, S, answer);
+  mli_future_observe(answer);
+  lml_question *q = malloc(sizeof *q);
+  if (!q) return luaL_error(L, "not enough memory");
+  q->answer = mli_retain(answer);
+  if (!mli_watch_with(&ex->workers[i - 1]->loop->watch, leave_question, q)) {
+    mli_future_fail(answer, ML_CLOSED);
+    mli_release(answer);
+    free(q);
+  }
+  return 1;
+}
+
 /* ask_jobs(executor) -> a list of futures, one a loop; a pool's jobs at once. */
 static int l_ask_jobs(lua_State *L) {
   lml_state *S = lml_upstate(L);
@@ -207,6 +257,7 @@ static int l_own_jobs(lua_State *L) { return push_jobs(L, lml_upstate(L)); }
 void lml_executor_jobs_open(lua_State *L) {
   static const luaL_Reg functions[] = {
     { "ask_jobs", l_ask_jobs },
+    { "ask_running", l_ask_running },
     { "own_jobs", l_own_jobs },
     { NULL, NULL },
   };

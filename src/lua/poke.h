@@ -29,6 +29,7 @@ typedef struct lml_state lml_state;
 /* Served in this order. */
 typedef enum lml_poke_reason {
   LML_POKE_LOOK,   /* say where you are */
+  LML_POKE_ASK,    /* say what jobs there are */
   LML_POKE_CANCEL, /* raise, if what runs was cancelled */
   LML_POKE_SLICE,  /* let others run */
   LML_POKE_REASONS

@@ -237,6 +237,13 @@ typedef struct lml_held {
   char name[MLI_NAME_MAX], chunk[LUA_IDSIZE];
 } lml_held;
 
+/* What jobs there are, asked of a loop that is held up. */
+typedef struct lml_question lml_question;
+struct lml_question {
+  lml_question *next;
+  mli_future *answer; /* a reference */
+};
+
 #define LML_MAX_TYPES 24
 
 enum { LML_ON_ERROR, LML_ON_BLOCKED, LML_HANDLERS }; /* see handler.c */
@@ -246,18 +253,19 @@ struct lml_state {
   bool closed;  /* lua_close has come to us: everything raises */
   /* Its loop, and what runs there. NULL: a sync state (now). */
   mli_loop *loop;
-  lua_State *from;      /* who runs the loop */
-  lua_State *gc;        /* who runs a finalizer of ours; NULL: none */
-  lml_job *current;     /* the running job; NULL: outside of jobs */
-  lua_State *running;   /* the innermost coroutine that we resumed */
-  lml_poked poked;      /* how other threads have it stop for a moment */
-  lml_held held;        /* what a poke found */
-  unsigned slice;       /* of its jobs, microseconds; 0: none */
-  bool preempted;       /* the yield under way is the end of a slice */
-  volatile bool naming; /* `chunks` is being changed */
-  lml_resume *frames;   /* the resumes between the job and `running` */
-  unsigned closing;     /* coroutines being closed: no wait may begin */
-  bool in_wait;         /* the yield under way is a wait's */
+  lua_State *from;                   /* who runs the loop */
+  lua_State *gc;                     /* who runs a finalizer of ours; NULL: none */
+  lml_job *current;                  /* the running job; NULL: outside of jobs */
+  lua_State *running;                /* the innermost coroutine that we resumed */
+  lml_poked poked;                   /* how other threads have it stop for a moment */
+  lml_held held;                     /* what a poke found */
+  unsigned slice;                    /* of its jobs, microseconds; 0: none */
+  bool preempted;                    /* the yield under way is the end of a slice */
+  _Atomic(lml_question *) questions; /* [A] to be answered by what runs */
+  volatile bool naming;              /* `chunks` is being changed */
+  lml_resume *frames;                /* the resumes between the job and `running` */
+  unsigned closing;                  /* coroutines being closed: no wait may begin */
+  bool in_wait;                      /* the yield under way is a wait's */
   bool in_turn;
   bool starved;         /* the turn is to end after this job: others wait, or memory is short */
   lml_job *turning;     /* the job that this turn is about */
@@ -445,6 +453,8 @@ uint64_t lml_blocked_limit(void);
 void lml_blocked_set_limit(uint64_t limit);
 /* The loop's thread: what was asked for while a step ran, and was not served in it. */
 void lml_blocked_over(lml_state *S);
+/* Answers the questions, in L; NULL: with an error, for the loop has ended. */
+void lml_questions_answer(lua_State *L, lml_state *S);
 void lml_blocked_open(lua_State *L);
 
 /* ---- reports (report.c) ---- */

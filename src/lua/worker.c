@@ -54,14 +54,21 @@ void lml_worker_open(mli_worker *w) {
   }
   lua_gc(L, LUA_GCRESTART);
   lml_thread_state = w->user;
-  lml_poke_enter(w->user);
+  if (w->loop)
+    lml_blocked_enter(w->user, lml_blocked_limit(), 0);
+  else
+    lml_poke_enter(w->user);
 }
 
 void lml_worker_close(mli_worker *w) {
   lml_state *S = w->user;
   if (!S) return;
-  lml_poke_leave(S);
-  if (S->loop) lml_tidy_end(S);
+  if (S->loop) {
+    lml_blocked_leave(S);
+    lml_tidy_end(S);
+  } else {
+    lml_poke_leave(S);
+  }
   S->loop = NULL;
   S->from = NULL;
   lml_state_free(S->L);

@@ -1,0 +1,229 @@
+-- A loop that is held up: who holds it is named once, by the loop's own thread.
+
+local ml = require "moonloop"
+local h = require "spec.support.helpers"
+
+-- Computes until it was reported, in Lua code that a hook can stop.
+local function hold(reported)
+  local deadline = ml.now() + h.TIMEOUT
+  while not reported:is_open() and ml.now() < deadline do math.random() end
+  return reported:is_open()
+end
+
+-- Waits outside of moonloop: one C call. Long enough for two looks, and to be seen.
+local function hold_in_c()
+  os.execute "sleep 0.3"
+  local after = 1
+  return after
+end
+
+-- Sets a handler that opens the gate with the info.
+local function report_to(gate)
+  ml.on_blocked(function(info)
+    if not gate:is_open() then gate:open(info) end
+  end)
+end
+
+describe("a blocked loop", function()
+  local ex
+
+  before_each(function() ex = ml.AsyncExecutor{ name = "held", blocked_ms = 20 } end)
+  after_each(function()
+    ml.on_blocked(nil)
+    h.close(ex)
+  end)
+
+  it("is reported with the job's name, line and traceback", function()
+    local reported = h.gate()
+    report_to(reported)
+    assert.is_true(ex:submit(ml.job{ hold, reported, name = "holder" }):result(h.TIMEOUT))
+    local info = reported:pass()
+    assert.equal("job", info.kind)
+    assert.equal("holder", info.name)
+    assert.matches("blocked_spec.lua:%d+$", info.submitted_at)
+    assert.matches("^stack traceback:\n\t.*blocked_spec.lua:%d+: in ", info.traceback)
+    assert.is_true(info.ms >= 20 and info.ms < h.TIMEOUT * 1000)
+    assert.is_nil(info.inside)
+    assert.is_true(ex:stats().blocked >= 1)
+  end)
+
+  it("is reported from inside a coroutine, sort and pcall", function()
+    local reported = h.gate()
+    report_to(reported)
+    local future = ex:submit(function(gate, f)
+      local run = coroutine.wrap(function()
+        local list = { 2, 1 }
+        table.sort(list, function(a, b)
+          assert(pcall(f, gate))
+          return a < b
+        end)
+      end)
+      run()
+    end, reported, hold)
+    local traceback = reported:pass().traceback
+    future:result(h.TIMEOUT)
+    assert.matches("'table.sort'", traceback)
+    assert.matches("in a coroutine that was resumed at", traceback)
+  end)
+
+  it("is reported once for each incident", function()
+    local reported, again = h.gate(), h.gate()
+    ml.on_blocked(function(info)
+      local gate = reported:is_open() and again or reported
+      if not gate:is_open() then gate:open(info) end
+    end)
+    ex:submit(function(gate, f, second)
+      f(gate)
+      local deadline = ml.now() + 0.2 -- ten limits more
+      while ml.now() < deadline do math.random() end
+      assert(not second:is_open())
+    end, reported, hold, again):result(h.TIMEOUT)
+    ex:submit(ml.job{ hold, again, name = "second" }):result(h.TIMEOUT)
+    assert.equal("second", again:pass().name)
+  end)
+
+  it("inside one C call says so, and where it came back to", function()
+    local reported = h.gate()
+    report_to(reported)
+    ex:submit(hold_in_c):result(h.TIMEOUT)
+    local info = reported:pass()
+    assert.matches("blocked_spec.lua:%d+: in ", info.traceback)
+    if not h.checking() then assert.matches("libc", info.inside) end
+  end)
+
+  it("whose job is but one C call is reported after it", function()
+    local reported = h.gate()
+    report_to(reported)
+    ex:submit(ml.job{ os.execute, "sleep 0.3", name = "shell" }):result(h.TIMEOUT)
+    local info = reported:pass()
+    assert.equal("shell", info.name)
+    assert.is_nil(info.traceback)
+  end)
+
+  it("leaves the job's own debug hook in place", function()
+    local reported = h.gate()
+    report_to(reported)
+    local before, after = ex:submit(function(gate, f)
+      local lines = 0
+      debug.sethook(function() lines = lines + 1 end, "l")
+      f(gate)
+      local so_far = lines
+      local _ = 1
+      local _, mask = debug.gethook()
+      debug.sethook()
+      return so_far, lines, mask
+    end, reported, hold):result(h.TIMEOUT)
+    assert.is_true(before > 0 and after > before)
+  end)
+
+  it("is no matter of jobs that wait, however many", function()
+    local reported = h.gate()
+    report_to(reported)
+    local futures = {}
+    for i = 1, 50 do futures[i] = ex:submit(function() for _ = 1, 20 do ml.sleep(0.002) end end) end
+    for i = 1, 50 do futures[i]:result(h.TIMEOUT) end
+    if not h.checking() then assert.is_false(reported:is_open()) end
+  end)
+
+  it("is left alone with blocked_ms = 0", function()
+    local quiet <close> = ml.AsyncExecutor{ blocked_ms = 0 }
+    quiet:submit(function() end):result(h.TIMEOUT) -- the limit has come by now
+    quiet:submit(h.spin, 0.15):result(h.TIMEOUT)
+    assert.equal(0, quiet:stats().blocked)
+  end)
+
+  it("whose handler fails is an error that nobody asked for", function()
+    local log = h.error_log()
+    ml.on_blocked(function() error("handler failed", 0) end)
+    ex:submit(h.spin, 0.2):result(h.TIMEOUT)
+    local err = log:entry(1)
+    ml.on_error(nil)
+    assert.matches("handler failed", tostring(err))
+  end)
+
+  it("answers jobs() with the line that runs", function()
+    local release, started = h.gate(), h.gate()
+    ml.on_blocked(function() end)
+    local future = ex:submit(ml.job{ function(s, gate, f)
+      s:open()
+      return f(gate)
+    end, started, release, hold, name = "busy" })
+    started:pass()
+    local list = ex:jobs()
+    release:open()
+    future:result(h.TIMEOUT)
+    assert.equal(1, #list)
+    assert.equal("busy", list[1].name)
+    assert.equal("running", list[1].state)
+    assert.matches("blocked_spec.lua:%d+: in ", list[1].traceback)
+  end)
+
+  it("is named by a shutdown that gives up, with its line", function()
+    local other = ml.AsyncExecutor{ name = "stuck", blocked_ms = 0 }
+    local started, release = h.gate(), h.gate()
+    other:submit(ml.job{ function(s, gate, f)
+      s:open()
+      return f(gate)
+    end, started, release, hold, name = "endless" })
+    started:pass()
+    local ok, err = other:shutdown{ timeout = 0.05 }
+    release:open()
+    h.close(other)
+    assert.is_nil(ok)
+    assert.equal("timeout", err.code)
+    assert.matches("'stuck' did not stop: endless %(runs at .*:%d+%)", err.message)
+  end)
+
+  it("is misuse to limit by what is no time", function()
+    h.misuse("blocked_ms", function() ml.AsyncExecutor{ blocked_ms = -1 } end)
+    h.misuse("blocked_ms", function() ml.AsyncExecutor{ blocked_ms = "soon" } end)
+    h.misuse("blocked_ms", function() ml.ThreadExecutor{ blocked_ms = 1 } end)
+  end)
+end)
+
+describe("on_blocked", function()
+  it("returns the handler before; nil restores the default", function()
+    local function f() end
+    assert.is_nil(ml.on_blocked(f))
+    assert.equal(f, ml.on_blocked(nil))
+    assert.is_nil(ml.on_blocked(nil))
+  end)
+
+  it("is by default one block on stderr", function()
+    local err, code = h.run_script([[
+      local ml = require "moonloop"
+      local function spin()
+        local deadline = ml.now() + 0.3
+        while ml.now() < deadline do math.random() end
+      end
+      ml.run_async_job(ml.job{ spin, name = "spinner" }):result(10)
+    ]], { env = { MOONLOOP_BLOCKED_MS = "30" } })
+    assert.equal(0, code)
+    assert.matches("^moonloop: job 'spinner', submitted at .-:6, holds its loop for %d+ ms:\n" ..
+      "stack traceback:\n\t.-:4: in ", err)
+    assert.equal(1, select(2, err:gsub("moonloop: ", "")))
+  end)
+
+  it("watches ml.run and the loops of the program too", function()
+    local err = h.run_script([[
+      local ml = require "moonloop"
+      ml.run(function()
+        local deadline = ml.now() + 0.3
+        while ml.now() < deadline do math.random() end
+      end)
+    ]], { env = { MOONLOOP_BLOCKED_MS = "30" } })
+    assert.matches("^moonloop: job 'main', submitted at .-, holds its loop for %d+ ms:", err)
+  end)
+
+  it("MOONLOOP_BLOCKED_MS=0 says nothing, and starts no thread", function()
+    local out, code = h.run_script([[
+      local ml = require "moonloop"
+      ml.run_async_job(function()
+        local deadline = ml.now() + 0.3
+        while ml.now() < deadline do math.random() end
+      end):result(10)
+      print((io.popen("cat /proc/$PPID/task/*/comm"):read "a":find("ml-watch", 1, true)))
+    ]], { env = { MOONLOOP_BLOCKED_MS = "0" } })
+    assert.same({ "nil\n", 0 }, { out, code })
+  end)
+end)
