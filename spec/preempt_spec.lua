@@ -51,7 +51,8 @@ describe("preempt_ms", function()
       ::again::
       n = n + 1
       assert(meta[n] == 5050 + n)
-      assert(not (meta < meta))
+      local less = meta < meta
+      assert(not less)
       local ok, err = pcall(error, { n })
       assert(not ok and err[1] == n)
       local a, b, c = select(2, pcall(function(...) return ... end, 1, nil, 3))
@@ -195,7 +196,7 @@ describe("preempt_ms", function()
 
   it("is not there unless asked for: a job is alone between its waits", function()
     local plain <close> = ml.AsyncExecutor{ blocked_ms = 0 }
-    local started, other = h.gate(), nil
+    local started = h.gate()
     local long = plain:submit(function(s)
       s:open()
       local until_then = ml.now() + 0.1
@@ -204,7 +205,7 @@ describe("preempt_ms", function()
       return before == rawget(_G, "ran")
     end, started)
     started:pass()
-    other = plain:submit(function() rawset(_G, "ran", true) end)
+    local other = plain:submit(function() rawset(_G, "ran", true) end)
     assert.is_true(long:result(h.TIMEOUT))
     other:result(h.TIMEOUT)
   end)

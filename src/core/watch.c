@@ -21,6 +21,7 @@ static struct {
 } list;
 
 atomic_bool mli_watch_parked = true;
+_Atomic(uint64_t) mli_watch_pause = MLI_FOREVER;
 
 /* ---- looking ---- */
 
@@ -112,6 +113,7 @@ static void *watch_main(void *argument) {
     uint64_t now = mli_now();
     if (next && now > next + TOO_LATE) start_over(now);
     bool busy;
+    atomic_store(&mli_watch_pause, MLI_FOREVER); /* a slice is seen by this look, or wakes us */
     next = look_at_all(&busy);
     quiet = busy ? 0 : quiet + 1;
     bool park = quiet >= QUIET_LOOKS || next == MLI_FOREVER;
@@ -123,6 +125,7 @@ static void *watch_main(void *argument) {
         quiet = 0;
       }
     }
+    atomic_store(&mli_watch_pause, park || next <= now ? MLI_FOREVER : next - now);
     mli_lock_release(&list.lock);
     mli_park(&list.parker, park ? MLI_FOREVER : next);
     if (park) next = 0;
@@ -143,12 +146,15 @@ static bool start_thread(void) {
   return ok;
 }
 
-/* If it cannot be started nobody looks, until another loop comes. */
-void mli_watch_unpark(void) {
-  if (!atomic_exchange(&mli_watch_parked, false)) return;
-  mli_lock_acquire(&list.life);
-  if (!list.runs) list.runs = start_thread();
-  mli_lock_release(&list.life);
+/* If it cannot be started nobody looks, until a loop begins its next turn. */
+void mli_watch_wake(void) {
+  bool parked = atomic_exchange(&mli_watch_parked, false);
+  if (parked) {
+    mli_lock_acquire(&list.life);
+    if (!list.runs) list.runs = start_thread();
+    if (!list.runs) atomic_store(&mli_watch_parked, true);
+    mli_lock_release(&list.life);
+  }
   mli_unpark(&list.parker);
 }
 
@@ -163,6 +169,7 @@ void mli_watch_end(void) {
     pthread_join(list.thread, NULL);
     list.runs = list.ending = false;
     atomic_store(&mli_watch_parked, true);
+    atomic_store(&mli_watch_pause, MLI_FOREVER);
   }
   mli_lock_release(&list.life);
 }

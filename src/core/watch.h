@@ -58,8 +58,9 @@ void mli_watch_end(void);
 
 /* ---- for the loop's thread ---- */
 
-extern atomic_bool mli_watch_parked; /* nobody looks */
-void mli_watch_unpark(void);
+extern atomic_bool mli_watch_parked;      /* nobody looks */
+extern _Atomic(uint64_t) mli_watch_pause; /* how long until it looks again, ns */
+void mli_watch_wake(void);
 
 /* A turn begins. Either the watching thread sees the new beat, or we see that it has
 ** parked. */
@@ -70,7 +71,7 @@ static inline void mli_watch_begin(mli_watch *w) {
   if (mli_unlikely(atomic_load(&mli_watch_parked)) &&
       (atomic_load_explicit(&w->limit, memory_order_relaxed) ||
        atomic_load_explicit(&w->slice, memory_order_relaxed)))
-    mli_watch_unpark();
+    mli_watch_wake();
 }
 
 /* It ends. */
@@ -86,10 +87,17 @@ static inline void mli_watch_step(mli_watch *w) {
   atomic_store_explicit(&w->beat, beat + 2, memory_order_relaxed);
 }
 
+/* From here on steps have this limit. */
+static inline void mli_watch_limit(mli_watch *w, uint64_t limit) {
+  atomic_store(&w->limit, limit);
+  if (limit && limit < atomic_load(&mli_watch_pause)) mli_watch_wake();
+}
+
 /* From here on steps have this slice. */
 static inline void mli_watch_slice(mli_watch *w, unsigned microseconds) {
-  atomic_store_explicit(&w->slice, microseconds, memory_order_relaxed);
-  if (microseconds && mli_unlikely(atomic_load(&mli_watch_parked))) mli_watch_unpark();
+  atomic_store(&w->slice, microseconds);
+  if (microseconds && (uint64_t)microseconds * 1000 < atomic_load(&mli_watch_pause))
+    mli_watch_wake();
 }
 
 #endif

@@ -257,7 +257,7 @@ typedef struct limits {
 static void set_limits(mli_node *node, mli_loop *loop) {
   limits *l = mli_container(node, limits, node);
   if (loop->watch.owner) ((lml_state *)loop->watch.owner)->slice = l->slice;
-  atomic_store(&loop->watch.limit, l->limit);
+  mli_watch_limit(&loop->watch, l->limit);
   free(l);
 }
 
