@@ -14,7 +14,6 @@ end
 add(core, [[
   spawn sleep checkpoint now poll in_job current_job cancelled promise ref on_error on_blocked
   is_cancelled is_timeout
-  is_cancelled is_timeout
 ]])
 ml.create_task = ml.spawn
 

@@ -171,7 +171,7 @@ static void pool_between(mli_worker *w) {
   pool_open(w);
 }
 
-static void serve_pokes(void) { lml_poke_serves(LML_POKE_CANCEL, break_off); }
+static void serve_pokes(void) { lml_poke_serves(LML_POKE_CANCEL, break_off, NULL); }
 
 void lml_pool_class_open(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
