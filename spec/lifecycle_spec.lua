@@ -7,7 +7,7 @@ local h = require "spec.support.helpers"
 local prelude = [[
   local ml = require "moonloop"
   local function threads()
-    local names <close> = io.popen "cat /proc/$PPID/task/*/comm 2>/dev/null" -- but the watching one
+    local names <close> = io.popen "cat /proc/$PPID/task/*/comm 2>/dev/null" -- but ml-watch
     local count = 0
     for name in names:lines() do count = name == "ml-watch" and count or count + 1 end
     return count
