@@ -32,15 +32,20 @@ check_lint() {
   luacheck --quiet --codes .
 }
 
-# Only ml_* and luaopen_* leave the products. Names with @ are the C library's.
+# Only ml_* and luaopen_* leave the products, libmoonloop's with its version. Other names
+# with @ are the C library's.
 check_exports() {
   for product in moonloop.so libmoonloop.so moonloop; do
     [ -f "$build/$product" ] || continue
-    names=$(nm -D --defined-only "$build/$product" | awk '{ print $3 }')
+    names=$(nm -D --defined-only "$build/$product" | awk '{ print $3 }' | sed 's/@@MOONLOOP_0$//')
     echo "$names" | grep -q '^luaopen_moonloop$' || fail "$product lacks luaopen_moonloop"
     others=$(echo "$names" | grep -v -e '^ml_' -e '^luaopen_' -e '@' || true)
     [ -z "$others" ] || fail "$product exports $(echo "$others" | tr "\n" " ")"
   done
+  if [ -f "$build/libmoonloop.so" ]; then
+    nm -D "$build/libmoonloop.so" | grep -q ' T ml_version@@MOONLOOP_0$' ||
+      fail "the names of libmoonloop.so have no version"
+  fi
   if nm -D "$build/moonloop.so" | grep -q 'U lua_' &&
     readelf -d "$build/moonloop.so" | grep -q 'NEEDED.*liblua'; then
     fail "moonloop.so is linked to liblua"

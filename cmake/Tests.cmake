@@ -21,6 +21,8 @@ foreach(test ${tests})
     target_sources(${name} PRIVATE src/lua/crossing.c src/lua/names.c src/lua/bytecode.c)
   elseif(name STREQUAL "poke_test")
     moonloop_c_test(${name} core http lua LUA_LIBRARY)
+  elseif(name MATCHES "^embed_") # as a C program would: with the library and its header
+    moonloop_c_test(${name} libmoonloop LUA_HEADERS LUA_LIBRARY PkgConfig::UV Threads::Threads)
   else()
     moonloop_c_test(${name} core http)
   endif()

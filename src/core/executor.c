@@ -73,6 +73,7 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->origin = NULL;
   task->runner = NULL;
   task->over = false;
+  task->runner = NULL;
   task->line = 0;
   task->chunk = NULL;
   task->name[0] = '\0';
@@ -385,4 +386,27 @@ void mli_executor_use(mli_executor *ex) {
 void mli_executor_leave(mli_executor *ex) {
   if (atomic_fetch_sub_explicit(&ex->users, 1, memory_order_acq_rel) == 1)
     mli_executor_shutdown(ex, false);
+}
+
+void mli_executor_totals(mli_executor *ex, mli_totals *out) {
+  mli_totals t = { .submitted = atomic_load(&ex->submitted),
+                   .cancelled = atomic_load(&ex->dropped) };
+  mli_lock_acquire(&ex->lock);
+  t.threads = ex->threads;
+  for (unsigned i = 0; i < ex->count; i++) {
+    const mli_counts *c = &ex->workers[i]->counts;
+    t.submitted += atomic_load_explicit(&c->submitted, memory_order_relaxed);
+    t.finished += atomic_load_explicit(&c->finished, memory_order_relaxed);
+    t.failed += atomic_load_explicit(&c->failed, memory_order_relaxed);
+    t.cancelled += atomic_load_explicit(&c->cancelled, memory_order_relaxed);
+    t.running += atomic_load_explicit(&c->running, memory_order_relaxed);
+    t.parked += atomic_load_explicit(&c->parked, memory_order_relaxed);
+    if (ex->loops)
+      t.blocked += atomic_load_explicit(&ex->workers[i]->loop->watch.incidents,
+                                        memory_order_relaxed);
+  }
+  mli_lock_release(&ex->lock);
+  unsigned long long begun = t.finished + t.failed + t.cancelled + t.running + t.parked;
+  t.queued = t.submitted > begun ? t.submitted - begun : 0;
+  *out = t;
 }

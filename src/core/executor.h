@@ -179,6 +179,13 @@ void mli_worker_runs(mli_worker *w, mli_task *task);
 ** NULL: out of memory. */
 mli_worker *mli_executor_adopt(mli_executor *ex);
 
+/* What happened in all its threads so far, as of now. Any thread. */
+typedef struct mli_totals {
+  unsigned long long submitted, queued, running, parked, finished, failed, cancelled, blocked;
+  unsigned threads;
+} mli_totals;
+void mli_executor_totals(mli_executor *ex, mli_totals *out);
+
 /* The worker that the calling thread is, or NULL. */
 mli_worker *mli_worker_self(void);
 /* A loop of the executor for new I/O: the least loaded. Borrowed. NULL: a pool. */

@@ -5,10 +5,43 @@
 ** `ML_`; every type is opaque. Each function says who owns what afterwards,
 ** which threads may call it, and whether it blocks.
 **
+**   ml_executor *ex;                                    // n loops, each a thread and a Lua state
+**   ml_executor_options o = ML_EXECUTOR_OPTIONS;
+**   if (ml_executor_new(&ex, &o) != ML_OK) die(ml_last_error());
+**
+**   ml_open(L, ex);                                     // a plugin's state: its waits use `ex`
+**
+**   ml_future *f;                                       // or work for a loop from C
+**   ml_values *args = ml_values_new();
+**   ml_values_add_text(args, "http://127.0.0.1/");
+**   if (ml_submit_call(ex, "fetcher:fetch", args, NULL, &f) != ML_OK) die(ml_last_error());
+**   if (ml_future_wait(f, ml_after_ms(1000)) != ML_OK) puts(ml_future_error(f));
+**   ml_future_release(f);
+**
+**   ml_executor_shutdown(ex, true, ml_after_ms(5000));
+**   ml_executor_release(ex);
+**
+** Rules for all of it:
+**
+** - A function that can fail returns ml_status; ML_OK is 0. What it gives leaves through
+**   its last parameters, which are left alone if it fails. `ml_last_error()` has the words.
+** - NULL where an object must be, and an object whose last reference was released, is
+**   ML_MISUSE. (The latter is seen in builds with asserts, and said on stderr; in others it
+**   is undefined, as for any freed memory.)
+** - A lua_State is used by one thread at a time, as always in Lua. The Lua errors of what a
+**   function does with one are caught: nothing here raises, except ml_await, which says so.
+** - Callbacks run with no lock held and may call anything here. One that runs on a loop's
+**   thread holds up that loop while it runs, and must not wait (ML_BUSY).
+** - No function here exits, aborts or changes how the process treats signals.
+**
 ** SPDX-License-Identifier: MIT
 */
 #ifndef MOONLOOP_H
 #define MOONLOOP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -46,6 +79,11 @@ typedef enum ml_status {
   ML_MISUSE         /* "misuse": wrong thread or wrong argument */
 } ml_status;
 
+/* ---- versions ---- */
+
+/* Changes when a program has to be compiled anew. */
+#define ML_ABI 0
+
 /* The Lua spelling of a status ("timeout"), a static string.
 ** Thread: any. Blocks: no. */
 ML_API const char *ml_status_name(ml_status status);
@@ -53,6 +91,263 @@ ML_API const char *ml_status_name(ml_status status);
 /* The version of the library that is running, as "major.minor.patch".
 ** Thread: any. Blocks: no. */
 ML_API const char *ml_version(void);
+
+/* ML_ABI of the library that is running: compare it with ML_ABI, which is that of the
+** header. Structs with a `size` are checked by what takes them.
+** Thread: any. Blocks: no. */
+ML_API unsigned ml_abi(void);
+
+/* What was wrong in the last call of this thread that did not return ML_OK; "" at first.
+** Valid until this thread's next failure. Thread: any. Blocks: no. */
+ML_API const char *ml_last_error(void);
+
+/* ---- time: nanoseconds of a monotonic clock; a deadline is absolute ---- */
+
+#define ML_FOREVER UINT64_MAX
+
+/* Thread: any. Blocks: no. */
+ML_API uint64_t ml_now(void);
+ML_API uint64_t ml_after_ms(uint64_t milliseconds);
+
+/* ---- types ---- */
+
+struct lua_State; /* Lua's struct lua_State */
+struct uv_loop_s; /* libuv's uv_loop_t */
+
+typedef struct ml_executor ml_executor; /* takes jobs, gives futures; counted */
+typedef struct ml_future ml_future;     /* one outcome; counted */
+typedef struct ml_values ml_values;     /* a list of values: arguments, results */
+typedef struct ml_value ml_value;       /* one of them */
+
+/* ---- values: what goes into a job and comes out of it, in C ---- */
+
+typedef enum ml_type {
+  ML_NONE, /* there is no such value */
+  ML_NIL,
+  ML_BOOLEAN,
+  ML_INTEGER,
+  ML_NUMBER, /* a float */
+  ML_STRING,
+  ML_TABLE,
+  ML_POINTER, /* a light userdata */
+  ML_OTHER    /* what C cannot read: a function, a handle, a module's own table */
+} ml_type;
+
+/* An empty list, or NULL: out of memory. It is used by one thread at a time.
+** Thread: any. Blocks: no. */
+ML_API ml_values *ml_values_new(void);
+/* NULL is allowed. Thread: any. Blocks: no. */
+ML_API void ml_values_free(ml_values *values);
+
+/* Add a value: to the list, or to the innermost table that is open. Strings are copied.
+** A failure (memory, a key outside of a table) is kept: it comes from ml_values_status and
+** from whatever takes the list. Thread: any. Blocks: no. */
+ML_API void ml_values_add_nil(ml_values *values);
+ML_API void ml_values_add_boolean(ml_values *values, bool boolean);
+ML_API void ml_values_add_integer(ml_values *values, int64_t integer);
+ML_API void ml_values_add_number(ml_values *values, double number);
+ML_API void ml_values_add_string(ml_values *values, const char *bytes, size_t size);
+ML_API void ml_values_add_text(ml_values *values, const char *text); /* ends at its NUL */
+ML_API void ml_values_add_pointer(ml_values *values, void *pointer);
+/* What is added from here to ml_values_close_table goes into a new table: under the key
+** named just before it, or else as its next item, from 1. */
+ML_API void ml_values_open_table(ml_values *values);
+ML_API void ml_values_close_table(ml_values *values);
+ML_API void ml_values_key(ml_values *values, const char *text);
+ML_API void ml_values_key_integer(ml_values *values, int64_t key);
+/* ML_OK; ML_MEMORY or ML_MISUSE: a call before this one failed, or a table is open. */
+ML_API ml_status ml_values_status(const ml_values *values);
+
+/* Look at values. What they return points into the list: it is valid until the list
+** is added to or freed. Indexes are from 0. NULL is a value of type ML_NONE.
+** Thread: any that has the list. Blocks: no. */
+ML_API size_t ml_values_count(const ml_values *values);
+ML_API const ml_value *ml_values_at(const ml_values *values, size_t index); /* NULL: none */
+ML_API ml_type ml_value_type(const ml_value *value);
+ML_API bool ml_value_boolean(const ml_value *value); /* as Lua sees it: nil and false are false */
+ML_API int64_t ml_value_integer(const ml_value *value); /* also of a whole float; else 0 */
+ML_API double ml_value_number(const ml_value *value);   /* also of an integer; else 0 */
+/* The bytes, with a NUL behind them; NULL: it is no string. `size` may be NULL. */
+ML_API const char *ml_value_string(const ml_value *value, size_t *size);
+ML_API void *ml_value_pointer(const ml_value *value); /* NULL: it is no pointer */
+/* Of a table: the items of its list, and the other pairs, in no order. */
+ML_API size_t ml_value_length(const ml_value *value);
+ML_API const ml_value *ml_value_item(const ml_value *value, size_t index);
+ML_API const ml_value *ml_value_field(const ml_value *value, const char *key);
+ML_API size_t ml_value_pairs(const ml_value *value);
+ML_API const ml_value *ml_value_pair(const ml_value *value, size_t index, const ml_value **key);
+
+/* ---- executors ---- */
+
+/* An error that nobody asked for. The strings are the caller's. */
+typedef struct ml_report {
+  size_t size;           /* of this struct, as the library has it */
+  const char *kind;      /* "job", "callback", ... */
+  const char *name;      /* of the job, or NULL */
+  const char *error;     /* as text */
+  const char *traceback; /* or NULL */
+  const char *submitted; /* "file.lua:12", or NULL */
+} ml_report;
+
+/* Start with ML_EXECUTOR_OPTIONS, then set what you want otherwise. The struct and its
+** strings are copied. */
+typedef struct ml_executor_options {
+  size_t size;          /* sizeof(ml_executor_options) */
+  const char *name;     /* for people, and for its threads; NULL: "host" */
+  unsigned loops;       /* threads with a loop and a Lua state each; 0: 1 */
+  unsigned workers;     /* not 0: up to so many threads for blocking functions instead */
+  uint64_t max_pending; /* unsettled jobs; a submit over it is ML_BUSY. 0: no bound */
+  const char *path;     /* package.path and package.cpath of its states; NULL: Lua's own */
+  const char *cpath;
+  const char *init; /* "module:function", runs first in each state; NULL: none */
+  /* Its states. `new_state` makes one, with the libraries and functions that it shall have,
+  ** on the thread that will use it; NULL from it, and the state's jobs fail with ML_MEMORY.
+  ** `close_state` ends it; NULL: lua_close. `path` and `cpath` are not used then, and the
+  ** memory is the state's own business. */
+  struct lua_State *(*new_state)(void *user);
+  void (*close_state)(struct lua_State *L, void *user);
+  /* Without these: what a state may use at most, in bytes; Lua raises "not enough memory"
+  ** in the job that asks for more. 0: no limit. */
+  size_t memory_limit;
+  /* Memory of the states: as lua_Alloc, called on the thread of the state. NULL: our own. */
+  void *(*alloc)(void *user, void *block, size_t old_size, size_t new_size);
+  /* Errors that nobody asked for, in its states and in states opened for it. On the thread
+  ** where it is noticed. NULL: they are printed on stderr. */
+  void (*on_error)(const ml_report *report, void *user);
+  /* What else there is to say: a state that cannot start, jobs that do not stop. Any thread.
+  ** NULL: it is printed on stderr. */
+  void (*on_log)(const char *text, void *user);
+  void *user; /* for all of these */
+} ml_executor_options;
+
+#define ML_EXECUTOR_OPTIONS                                                                        \
+  { sizeof(ml_executor_options) }
+
+/* Makes an executor, with a reference for the caller, and starts its loops. NULL: all
+** as it comes. ML_MISUSE: an option, or options of another ABI; ML_MEMORY; ML_SYSTEM.
+** Thread: any. Blocks: no. */
+ML_API ml_status ml_executor_new(ml_executor **out, const ml_executor_options *options);
+
+/* Counted. The last release of an executor that is not shut down lets it finish its jobs,
+** then it ends by itself; nothing waits for that. NULL is allowed.
+** Thread: any. Blocks: no. */
+ML_API ml_executor *ml_executor_retain(ml_executor *executor);
+ML_API void ml_executor_release(ml_executor *executor);
+
+/* No more submits. Waits until its jobs have ended (with `cancel`, as they are cancelled)
+** and its threads are gone. ML_TIMEOUT: the deadline passed first, ml_last_error names jobs
+** that are in the way, and it may be called again; 0 asks and does not wait.
+** ML_BUSY: this thread runs a loop, so nothing was waited for.
+** Thread: any. Blocks: until the deadline. */
+ML_API ml_status ml_executor_shutdown(ml_executor *executor, bool cancel, uint64_t deadline);
+
+typedef struct ml_stats {
+  size_t size; /* sizeof(ml_stats) */
+  uint64_t submitted, queued, running, parked, finished, failed, cancelled;
+  unsigned threads;
+} ml_stats;
+
+/* Fills what `stats->size` has room for; set that first. Counts are a moment's.
+** Thread: any. Blocks: no. */
+ML_API ml_status ml_executor_stats(ml_executor *executor, ml_stats *stats);
+
+/* ---- jobs ---- */
+
+typedef struct ml_job_options {
+  size_t size;      /* sizeof(ml_job_options) */
+  const char *name; /* for messages: say which plugin it is; NULL: as in Lua */
+  uint64_t timeout; /* nanoseconds from its start, after which it is cancelled; 0: none */
+} ml_job_options;
+
+#define ML_JOB_OPTIONS                                                                             \
+  { sizeof(ml_job_options) }
+
+/* Submit a job. `out`, unless it is NULL, gets a reference of its future. `options` may be
+** NULL. ML_CLOSED: the executor is shut down; ML_BUSY: it has max_pending jobs; ML_MEMORY,
+** ML_SYSTEM: no thread for it. Thread: any. Blocks: no. */
+
+/* The function, or "module:function", and its `nargs` arguments on top of L, which are
+** popped, also on failure. They cross: code and data are copied. ML_CROSSING: one cannot.
+** Opens moonloop in L if need be (see ml_open), for the process's default executor. */
+ML_API ml_status ml_submit(ml_executor *executor, struct lua_State *L, int nargs,
+                           const ml_job_options *options, ml_future **out);
+
+/* "module:function" ("module:a.b"), required in the executor's state, with the arguments.
+** NULL: none. Takes `arguments` over, also on failure. */
+ML_API ml_status ml_submit_call(ml_executor *executor, const char *function, ml_values *arguments,
+                                const ml_job_options *options, ml_future **out);
+
+/* A C function for the thread of a loop, which it must not hold up: to use that loop's
+** libuv, for one. It adds its results. ML_OK: the future has them; another status: the
+** future fails with that, and with the first result, if it is a string, as the message.
+** Not for executors with `workers` (ML_MISUSE). Counts as no job. */
+typedef ml_status (*ml_loop_function)(struct uv_loop_s *loop, ml_values *results, void *user);
+ML_API ml_status ml_submit_c(ml_executor *executor, ml_loop_function function, void *user,
+                             ml_future **out);
+
+/* ---- futures ---- */
+
+/* Counted. A failed future that nobody asked is reported as its last reference goes.
+** NULL is allowed. Thread: any. Blocks: no. */
+ML_API ml_future *ml_future_retain(ml_future *future);
+ML_API void ml_future_release(ml_future *future);
+
+/* How it stands: ML_BUSY: not settled; ML_OK: it has values; ML_FAILED: the job raised;
+** ML_JOB_CANCELLED; or what kept the job from running: ML_CLOSED, ML_MEMORY, ...
+** Thread: any. Blocks: no. */
+ML_API ml_status ml_future_peek(ml_future *future);
+
+/* Waits until it is settled, then as ml_future_peek. ML_TIMEOUT: the deadline came first,
+** the job goes on. ML_BUSY: this thread runs a loop and the future is not settled.
+** Thread: any. Blocks: until the deadline. */
+ML_API ml_status ml_future_wait(ml_future *future, uint64_t deadline);
+
+/* Asks its job to stop: the job sees an error at its wait. ML_CLOSED: it was settled
+** already. `reason` is for people; NULL: none. Thread: any. Blocks: no. */
+ML_API ml_status ml_future_cancel(ml_future *future, const char *reason);
+
+/* Calls `done` once, when it is settled: on the thread that settles it (a loop's, often);
+** or at once, if it is settled now. The future is alive meanwhile.
+** Thread: any. Blocks: no. */
+ML_API ml_status ml_future_on_done(ml_future *future, void (*done)(ml_future *future, void *user),
+                                   void *user);
+
+/* The values of a settled future, for C. They are the caller's: ml_values_free. Of a failed
+** one, the error value. ML_BUSY: it is not settled. Thread: any. Blocks: no. */
+ML_API ml_status ml_future_values(ml_future *future, ml_values **out);
+
+/* Pushes the values of a settled future on L and gives their number, and ML_OK; of one that
+** did not finish the error value, its status and 1. ML_BUSY: nothing was pushed, it is not
+** settled. ML_CROSSING: the error value says what cannot be rebuilt in L; it was pushed.
+** Thread: that of L. Blocks: no. */
+ML_API ml_status ml_future_push(ml_future *future, struct lua_State *L, int *count);
+
+/* Pushes the future itself, as Lua code knows it: f:result(), f:cancel(), ...
+** Thread: that of L. Blocks: no. */
+ML_API ml_status ml_future_push_handle(ml_future *future, struct lua_State *L);
+/* The future at `index`, with a reference for the caller. ML_MISUSE: it is none.
+** Thread: that of L. Blocks: no. */
+ML_API ml_status ml_future_from(struct lua_State *L, int index, ml_future **out);
+
+/* Of a settled future that did not finish: the error as text, its code ("timeout",
+** "ECONNREFUSED"; "failed" for an error without one), and the traceback of the job and of
+** who submitted it. NULL: there is none. Valid as long as the caller's reference.
+** Thread: any. Blocks: no. */
+ML_API const char *ml_future_error(ml_future *future);
+ML_API const char *ml_future_code(ml_future *future);
+ML_API const char *ml_future_traceback(ml_future *future);
+/* The job's name, or "". */
+ML_API const char *ml_future_name(ml_future *future);
+
+/* ---- Lua states of the host ---- */
+
+/* Opens moonloop in L and pushes the module: `require "moonloop"` gives it there. What L
+** waits for runs on the executor, which is its event loop; the state keeps it alive. NULL:
+** the process's default executor, as for any other state. Again: another executor.
+** ML_MISUSE: an executor with `workers`, or a state without Lua's base, package, coroutine,
+** table, string and math libraries. On failure nothing is pushed.
+** Thread: that of L. Blocks: no. */
+ML_API ml_status ml_open(struct lua_State *L, ml_executor *executor);
 
 #ifdef __cplusplus
 }

@@ -1,49 +1,18 @@
 /*
-** crossing.c: values to bytes and back. See docs/crossing.md for what crosses.
-**
-** A message is a header (flags, how many values) and the values one after the
-** other, each a tag and what the tag says. Values that may be met again in the
-** same message are numbered from 1 in the order in which both sides make them:
-** tables and closures before their contents, everything else after.
+** crossing.c: values to bytes and back. See docs/crossing.md for what crosses, and
+** format.h for how it is written.
 */
 #include "crossing.h"
 
 #include <stdio.h>
 #include "bytecode.h"
+#include "format.h"
 #include "names.h"
 #include "scratch.h"
 
-#define MOST_LEVELS 10000 /* of nesting */
 #define AS_TEXT_(x) #x
 #define AS_TEXT(x) AS_TEXT_(x)
 #define ADOPTED (64 * 1024) /* bytes from which a message takes the memory over */
-#define HEADER_SIZE 5
-#define TABLE_SIZE 8 /* two counts */
-
-enum { NEEDS_NUMBERS = 1, NEEDS_METATABLES = 2 }; /* flags */
-
-enum tag {
-  NIL,
-  FALSE,
-  TRUE,
-  INTEGER,  /* 8 bytes */
-  FLOAT,    /* 8 bytes */
-  POINTER,  /* light userdata: 8 bytes */
-  STRING,   /* length: 1 byte; bytes */
-  LONG,     /* numbered; length: 8; bytes */
-  TABLE,    /* numbered; items: 4, pairs: 4; items; keys and values */
-  INSTANCE, /* like TABLE, then its metatable */
-  KNOWN,    /* number: 4 */
-  MODULE,   /* numbered; name: STRING or LONG without number */
-  FIELD,    /* numbered; name; name of the field */
-  GLOBALS,
-  SHARED,  /* a closure that all messages share; object: 4 */
-  CLOSURE, /* numbered; object: 4, upvalues: 1; each a value or a CELL */
-  CELL,    /* an upvalue that another closure has; its number: 4, which upvalue: 1 */
-  HANDLE,  /* object: 4 */
-  MADE,    /* numbered; "module:function": name; arguments: 4; those */
-  ERRORS   /* the metatable of error values */
-};
 
 struct lml_crossing {
   lml_names names;

@@ -103,6 +103,8 @@ static void drop_default(mli_executor **slot, mli_executor *ex) {
 
 mli_executor *lml_default_executor(lua_State *L) {
   lml_state *S = lml_state_of(L);
+  if (S->bound) return S->bound;
+  if (S->worker && S->loop && lml_host_of(S->worker->executor)) return S->worker->executor;
   mli_executor *ex = get_default(S, &defaults.loop);
   if (ex && !(atomic_load(&ex->closing) && defaults.loop_ours)) return ex;
   if (ex) drop_default(&defaults.loop, ex);
@@ -159,6 +161,14 @@ static int l_set_default(lua_State *L) {
     ex = lml_executor_check(L, 1);
     if (ex->class != &lml_loop_class)
       return lml_misuse(L, "set_event_loop: only an AsyncExecutor can be the event loop");
+  }
+  lml_state *S = lml_state_of(L);
+  if (S->bound) { /* the host's choice for this state: others keep theirs */
+    lml_handle_push(L, &S->bound->object);
+    lml_bind(S, ex);
+    return 1;
+  }
+  if (ex) {
     mli_executor_use(ex);
     mli_object_retain(&ex->object);
   }
@@ -234,7 +244,15 @@ void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex)) {
     if (others[i]) f(others[i]);
 }
 
+void lml_bind(lml_state *S, mli_executor *ex) {
+  mli_executor *old = S->bound;
+  if (ex) mli_executor_use(mli_retain(ex));
+  S->bound = ex;
+  if (old) leave_default(old);
+}
+
 void lml_executors_close(lml_state *S) {
+  lml_bind(S, NULL);
   if (S->default_loop) mli_release(S->default_loop);
   if (S->default_pool) mli_release(S->default_pool);
   if (S->default_cpu) mli_release(S->default_cpu);

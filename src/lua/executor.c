@@ -110,33 +110,18 @@ static void set_count(lua_State *L, const char *key, unsigned long long n) {
 
 static int l_stats(lua_State *L) {
   mli_executor *ex = lml_executor_check(L, 1);
-  unsigned long long submitted = atomic_load(&ex->submitted), finished = 0, failed = 0,
-                     cancelled = atomic_load(&ex->dropped), running = 0, parked = 0, blocked = 0;
-  mli_lock_acquire(&ex->lock);
-  unsigned workers = ex->threads;
-  for (unsigned i = 0; i < ex->count; i++) {
-    const mli_counts *c = &ex->workers[i]->counts;
-    submitted += atomic_load_explicit(&c->submitted, memory_order_relaxed);
-    finished += atomic_load_explicit(&c->finished, memory_order_relaxed);
-    failed += atomic_load_explicit(&c->failed, memory_order_relaxed);
-    cancelled += atomic_load_explicit(&c->cancelled, memory_order_relaxed);
-    running += atomic_load_explicit(&c->running, memory_order_relaxed);
-    parked += atomic_load_explicit(&c->parked, memory_order_relaxed);
-    if (ex->loops)
-      blocked += atomic_load_explicit(&ex->workers[i]->loop->watch.incidents, memory_order_relaxed);
-  }
-  mli_lock_release(&ex->lock);
-  unsigned long long ended = finished + failed + cancelled + running + parked;
+  mli_totals t;
+  mli_executor_totals(ex, &t);
   lua_createtable(L, 0, 10);
-  set_count(L, "submitted", submitted);
-  set_count(L, "queued", submitted > ended ? submitted - ended : 0);
-  set_count(L, "running", running);
-  set_count(L, "parked", parked);
-  set_count(L, "finished", finished);
-  set_count(L, "failed", failed);
-  set_count(L, "cancelled", cancelled);
-  set_count(L, "blocked", blocked);
-  if (ex->class->far) workers = lml_processes_count(ex);
+  set_count(L, "submitted", t.submitted);
+  set_count(L, "queued", t.queued);
+  set_count(L, "running", t.running);
+  set_count(L, "parked", t.parked);
+  set_count(L, "finished", t.finished);
+  set_count(L, "failed", t.failed);
+  set_count(L, "cancelled", t.cancelled);
+  set_count(L, "blocked", t.blocked);
+  unsigned workers = ex->class->far ? lml_processes_count(ex) : t.threads;
   bool loops = ex->loops && !ex->class->far;
   set_count(L, "loops", loops ? ex->size : 0);
   set_count(L, "workers", loops ? 0 : workers);

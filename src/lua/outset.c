@@ -17,6 +17,27 @@ void lml_outset_free(void *user) {
   free(c);
 }
 
+/* ---- from a host ---- */
+
+lml_outset *lml_outset_new(const lml_host *host, const char *path, const char *cpath,
+                           mli_message *init) {
+  lml_outset *c = calloc(1, sizeof *c);
+  if (!c) {
+    mli_message_free(init);
+    return NULL;
+  }
+  c->init = init;
+  c->hosted = *host;
+  c->host = &c->hosted;
+  if ((path && !(c->path = strdup(path))) || (cpath && !(c->cpath = strdup(cpath)))) {
+    lml_outset_free(c);
+    return NULL;
+  }
+  return c;
+}
+
+const lml_host *lml_host_of(const mli_executor *ex) { return ((const lml_outset *)ex->user)->host; }
+
 /* ---- from the maker ---- */
 
 /* Copies of package.path and what crosses of package.preload. */

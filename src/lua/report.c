@@ -18,16 +18,36 @@ static void to_stderr(const char *text, size_t size) { fwrite(text, 1, size, std
 
 _Atomic(lml_report_writer) lml_report_write = to_stderr;
 
-/* One clear block, in one write so that threads do not mix. */
-static void print(const char *kind, const char *name, const char *error, const char *traceback,
-                  const char *where) {
+/* The host of the executor that the state belongs or is bound to, or NULL. */
+static const lml_host *host_of(const lml_state *S) {
+  if (!S) return NULL;
+  const mli_executor *ex = S->bound ? S->bound : S->worker ? S->worker->executor : NULL;
+  return ex ? lml_host_of(ex) : NULL;
+}
+
+void lml_log(const mli_executor *ex, const char *text) {
+  const lml_host *host = ex ? lml_host_of(ex) : NULL;
+  if (host && host->on_log)
+    host->on_log(text, host->user);
+  else
+    fprintf(stderr, "moonloop: %s\n", text);
+}
+
+/* To the host, or one clear block, in one write so that threads do not mix. */
+static void print(const lml_state *S, const char *kind, const char *name, const char *error,
+                  const char *traceback, const char *where) {
+  const lml_host *host = host_of(S);
+  if (host && host->on_error) {
+    const ml_report r = { sizeof r, kind, name, error, traceback, where };
+    host->on_error(&r, host->user);
+    return;
+  }
   const char *rest = traceback ? traceback : "";
   size_t size = strlen(error) + strlen(rest) + 512;
   char *text = malloc(size);
   if (!text) return;
-  int n = snprintf(
-    text, size, "moonloop: error in %s%s%s%.200s, and nobody asked for it:\n%s%s%s\n", kind,
-    name ? " " : "", name ? name : "", where ? where : "", error, *rest ? "\n" : "", rest);
+  int n = snprintf(text, size, "moonloop: error in %s%s%s, and nobody asked for it:\n%s%s%s\n",
+                   kind, name ? " " : "", name ? name : "", error, *rest ? "\n" : "", rest);
   if (n > 0) atomic_load (&lml_report_write)(text, (size_t)n < size ? (size_t)n : size - 1);
   free(text);
 }
@@ -55,6 +75,7 @@ static void set_string(lua_State *L, const char *key, const char *value) {
 static int report(lua_State *L) {
   const char *kind = lua_touserdata(L, 2), *name = lua_touserdata(L, 3);
   const char *traceback = lua_touserdata(L, 4), *where = lua_touserdata(L, 5);
+  const lml_state *S = lml_state_of(L);
   lua_settop(L, 1);
   lua_pushcfunction(L, call_handler);
   lua_pushvalue(L, 1);
@@ -66,8 +87,8 @@ static int report(lua_State *L) {
   int status = lua_pcall(L, 2, 1, 0);
   if (status == LUA_OK && lua_toboolean(L, -1)) return 0;
   if (status != LUA_OK)
-    print("the on_error handler", NULL, luaL_tolstring(L, -1, NULL), NULL, NULL);
-  print(kind, name, luaL_tolstring(L, 1, NULL), traceback, NULL);
+    print(S, "the on_error handler", NULL, luaL_tolstring(L, -1, NULL), NULL, NULL);
+  print(S, kind, name, luaL_tolstring(L, 1, NULL), traceback, where);
   return 0;
 }
 
@@ -88,7 +109,7 @@ void lml_report(lua_State *L, lml_state *S, const char *kind, const char *name,
   lua_pushlightuserdata(L, (void *)where);
   if (lua_pcall(L, 5, 0, 0) != LUA_OK) {
     const char *text = lua_tostring(L, -1);
-    print(kind, name, text ? text : "(an error that cannot be shown)", traceback, NULL);
+    print(S, kind, name, text ? text : "(an error that cannot be shown)", traceback, NULL);
     lua_pop(L, 1);
   }
   S->current = job;
@@ -118,7 +139,7 @@ static void unobserved(mli_future *f) {
   lml_state *S = lml_thread_state;
   lua_State *L = S ? S->gc ? S->gc : S->from ? S->from : S->L : NULL;
   if (!L || !lua_checkstack(L, LUA_MINSTACK)) {
-    print("a job", name, "(no Lua state on this thread can show the error)", f->traceback, NULL);
+    print(S, "a job", name, "(no Lua state on this thread can show the error)", f->traceback, NULL);
     return;
   }
   lua_pushcfunction(L, push_failure);

@@ -278,14 +278,19 @@ static int panic(lua_State *L) {
   return 0; /* every call is protected: not reached but by a fault of ours */
 }
 
-lua_State *lml_state_new(void) {
+static lua_State *slab_state(void) {
   lml_slab *slab = lml_slab_new();
   if (!slab) return NULL;
   lua_State *L = lua_newstate(lml_slab_alloc, slab);
-  if (!L) {
-    lml_slab_free(slab);
-    return NULL;
-  }
+  if (!L) lml_slab_free(slab);
+  return L;
+}
+
+lua_State *lml_state_new(const lml_host *host) {
+  if (host && host->new_state) return host->new_state(host->user);
+  lua_State *L = host && (host->alloc || host->memory_limit) ? lml_budget_state(host)
+                                                             : slab_state();
+  if (!L) return NULL;
   lua_atpanic(L, panic);
   lua_gc(L, LUA_GCINC, 200, 40, 8); /* short steps: a loop must not stop for long */
 #ifdef LML_GC_STRESS
@@ -294,10 +299,18 @@ lua_State *lml_state_new(void) {
   return L;
 }
 
-void lml_state_free(lua_State *L) {
+void lml_state_free(lua_State *L, const lml_host *host) {
   void *slab;
-  lua_getallocf(L, &slab);
   lml_locks_leave(L);
+  if (host && host->new_state) {
+    if (host->close_state)
+      host->close_state(L, host->user);
+    else
+      lua_close(L);
+    return;
+  }
+  if (lml_budget_close(L)) return;
+  lua_getallocf(L, &slab);
   lua_close(L);
   lml_slab_free(slab);
 }

@@ -6,6 +6,7 @@
 #define LML_STATE_H
 
 #include "core/executor.h"
+#include "host.h"
 #include "lml.h"
 #include "poke.h"
 
@@ -302,7 +303,8 @@ struct lml_state {
   bool broken;                /* init failed: the error is in the registry */
   bool init_settled;          /* it has just ended */
   mli_watcher init_watcher;
-  struct owned *owned;                                     /* executors that this state made */
+  mli_executor *bound; /* the host's, for this state; a reference and a use */
+  struct owned *owned; /* executors that this state made */
   mli_executor *default_loop, *default_pool, *default_cpu; /* as last asked for; each a reference */
   bool starting; /* init has not ended: tasks wait in `deferred` */
   mli_node *deferred, **deferred_last;
@@ -348,9 +350,10 @@ lml_state *lml_state_open(lua_State *L);
 /* Opens moonloop in L: what luaopen_moonloop does. Leaves the module on the stack. */
 void lml_open(lua_State *L);
 ML_API int luaopen_moonloop(lua_State *L);
-/* A new state for a worker of an executor. NULL: out of memory. */
-lua_State *lml_state_new(void);
-void lml_state_free(lua_State *L);
+/* A new state for a worker of an executor, as its host wants it (NULL: none does).
+** NULL: out of memory, or the host would not. */
+lua_State *lml_state_new(const lml_host *host);
+void lml_state_free(lua_State *L, const lml_host *host);
 /* An executor was made in L: it is to be shut down before it is finalized. */
 void lml_state_renew_sentinel(lua_State *L);
 
@@ -540,6 +543,8 @@ void lml_host_leave(void);
 void lml_pool_serve(lua_State *L, lml_state *S, mli_future *f);
 /* Calls f for what this state made and has not ended, and for the default executors. */
 void lml_executors_each(lml_state *S, void (*f)(mli_executor *ex));
+/* The host's executor is the default one of this state from here on; NULL: the process's. */
+void lml_bind(lml_state *S, mli_executor *ex);
 /* Shuts down what this state made. */
 void lml_executors_close(lml_state *S);
 

@@ -11,12 +11,17 @@ const char lml_init_key;
 static int prepare(lua_State *L) {
   mli_worker *w = lua_touserdata(L, 1);
   const lml_outset *c = w->executor->user;
-  luaL_openlibs(L);
-  lua_getglobal(L, "package");
-  lua_pushstring(L, c->path);
-  lua_setfield(L, -2, "path");
-  lua_pushstring(L, c->cpath);
-  lua_setfield(L, -2, "cpath");
+  const lml_host *host = lml_host_of(w->executor);
+  if (!host || !host->new_state) {
+    luaL_openlibs(L);
+    lua_getglobal(L, "package");
+    lua_pushstring(L, c->path);
+    if (c->path) lua_setfield(L, 2, "path");
+    lua_settop(L, 2);
+    lua_pushstring(L, c->cpath);
+    if (c->cpath) lua_setfield(L, 2, "cpath");
+    lua_settop(L, 1);
+  }
   lml_open(L);
   lua_setfield(L, LUA_REGISTRYINDEX, "moonloop.opened");
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
@@ -40,16 +45,22 @@ static int prepare(lua_State *L) {
 
 /* The state is there, or w->user is NULL and every task fails for memory. */
 void lml_worker_open(mli_worker *w) {
-  lua_State *L = lml_state_new();
-  if (!L) return;
+  const lml_host *host = lml_host_of(w->executor);
+  lua_State *L = lml_state_new(host);
+  if (!L) {
+    lml_log(w->executor, "a state of the executor could not be made");
+    return;
+  }
   lua_gc(L, LUA_GCSTOP); /* what is loaded now stays */
   lua_pushcfunction(L, prepare);
   lua_pushlightuserdata(L, w);
   if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-    fprintf(stderr, "moonloop: a worker of '%s' cannot start: %s\n", w->executor->name,
-            lua_tostring(L, -1));
+    char text[512];
+    snprintf(text, sizeof text, "a worker of '%s' cannot start: %s", w->executor->name,
+             lua_tostring(L, -1));
+    lml_log(w->executor, text);
     w->user = NULL;
-    lml_state_free(L);
+    lml_state_free(L, host);
     return;
   }
   lua_gc(L, LUA_GCRESTART);
@@ -71,6 +82,6 @@ void lml_worker_close(mli_worker *w) {
   }
   S->loop = NULL;
   S->from = NULL;
-  lml_state_free(S->L);
+  lml_state_free(S->L, lml_host_of(w->executor));
   lml_thread_state = NULL;
 }

@@ -11,12 +11,14 @@
 
 /* Of an executor: ex->user. Never changed once made, so that its threads may read it. */
 typedef struct lml_outset {
-  char *path, *cpath;
+  char *path, *cpath;                    /* NULL: Lua's own */
   uint64_t max_jobs;                     /* a worker's state is made anew after so many; 0: never */
   uint64_t max_memory;                   /* or when it keeps more bytes than this; 0: never */
   mli_message *init;                     /* a job and its arguments; NULL: none */
   mli_message *preload;                  /* package.preload: a table name -> function or refusal */
   struct lml_process_options *processes; /* of a ProcessExecutor: owned; else NULL */
+  const lml_host *host;                  /* &hosted; NULL: it was made in Lua */
+  lml_host hosted;
 } lml_outset;
 
 /* Pushes a box with the outset as the state L has it. `init`: the stack index of the first

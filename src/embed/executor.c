@@ -1,0 +1,149 @@
+/* executor.c: executors of a C program: making, counting, ending. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "embed.h"
+
+#define MOST_LOOPS 1024
+
+/* ---- making ---- */
+
+/* Copies the options, of this ABI or an older one. */
+static ml_status read_options(ml_executor_options *o, const ml_executor_options *given) {
+  memset(o, 0, sizeof *o);
+  if (given) {
+    if (given->size < offsetof(ml_executor_options, workers) || given->size > sizeof *o)
+      return mle_fail(ML_MISUSE,
+                      "ml_executor_new: options of %zu bytes: start with "
+                      "ML_EXECUTOR_OPTIONS, and compile with the header of this library",
+                      given->size);
+    memcpy(o, given, given->size);
+  }
+  if (o->loops > MOST_LOOPS || o->workers > MOST_LOOPS)
+    return mle_fail(ML_MISUSE, "ml_executor_new: more than %d threads", MOST_LOOPS);
+  if (o->loops && o->workers)
+    return mle_fail(ML_MISUSE, "ml_executor_new: either loops or workers");
+  if (o->init && !strchr(o->init, ':'))
+    return mle_fail(ML_MISUSE, "ml_executor_new: init '%s': \"module:function\" expected", o->init);
+  if (!o->name) o->name = "host";
+  return ML_OK;
+}
+
+static ml_status make(mli_executor **out, const ml_executor_options *o) {
+  const lml_host host = { .new_state = o->new_state,
+                          .close_state = o->close_state,
+                          .alloc = o->alloc,
+                          .memory_limit = o->memory_limit,
+                          .on_error = o->on_error,
+                          .on_log = o->on_log,
+                          .user = o->user };
+  mli_message *init = NULL;
+  if (o->init && !(init = mle_encode(NULL, o->init))) return ML_MEMORY;
+  lml_outset *outset = lml_outset_new(&host, o->path, o->cpath, init);
+  if (!outset) return ML_MEMORY;
+  lml_report_open();
+  const mli_executor_options options = {
+    .class = o->workers ? &lml_pool_class : &lml_loop_class,
+    .name = o->name,
+    .loops = o->workers == 0,
+    .size = o->workers ? o->workers
+            : o->loops ? o->loops
+                       : 1,
+    .max_pending = o->max_pending,
+    .idle_life = LML_IDLE_LIFE,
+    .user = outset,
+    .free_user = lml_outset_free,
+  };
+  return mli_executor_new(out, &options);
+}
+
+ml_status ml_executor_new(ml_executor **out, const ml_executor_options *options) {
+  ml_executor_options o;
+  if (!out) return mle_fail(ML_MISUSE, "ml_executor_new: NULL instead of a place for it");
+  ml_status status = read_options(&o, options);
+  if (status != ML_OK) return status;
+  ml_executor *ex = calloc(1, sizeof *ex);
+  if (!ex) return mle_fail(ML_MEMORY, "ml_executor_new: out of memory");
+  status = make(&ex->core, &o);
+  if (status != ML_OK) {
+    free(ex);
+    return status == ML_MEMORY
+             ? mle_fail(status, "ml_executor_new: out of memory")
+             : mle_fail(status, "ml_executor_new: cannot start its threads: %s", strerror(errno));
+  }
+  mli_executor_use(ex->core);
+  mle_init(&ex->handle, MLE_EXECUTOR);
+  *out = ex;
+  return ML_OK;
+}
+
+ml_executor *ml_executor_retain(ml_executor *ex) {
+  if (ex && mle_check(ex, MLE_EXECUTOR, "ml_executor_retain")) mle_retain(ex);
+  return ex;
+}
+
+void ml_executor_release(ml_executor *ex) {
+  if (!ex || !mle_check(ex, MLE_EXECUTOR, "ml_executor_release") || !mle_release(ex)) return;
+  mli_executor_leave(ex->core);
+  mli_release(ex->core);
+  mle_free(ex);
+}
+
+/* ---- ending ---- */
+
+/* Records that the deadline passed, and which jobs are in the way. */
+static ml_status still_running(mli_executor *ex) {
+  char text[400] = "";
+  size_t n = 0;
+  mli_lock_acquire(&ex->lock);
+  for (unsigned i = 0; i < ex->count && n < sizeof text; i++) {
+    const mli_task *task = ex->workers[i]->task;
+    if (!task) continue;
+    int more = snprintf(text + n, sizeof text - n, "%s '%s'", n ? "," : ":",
+                        task->name[0] ? task->name : "job");
+    if (more > 0) n += (size_t)more;
+  }
+  mli_lock_release(&ex->lock);
+  return mle_fail(ML_TIMEOUT, "executor '%s' has jobs that did not stop%s", ex->name, text);
+}
+
+ml_status ml_executor_shutdown(ml_executor *ex, bool cancel, uint64_t deadline) {
+  if (!mle_check(ex, MLE_EXECUTOR, "ml_executor_shutdown")) return ML_MISUSE;
+  mli_executor *core = ex->core;
+  mli_executor_shutdown(core, cancel);
+  if (!mli_future_settled(core->ended)) {
+    if (mli_loop_self())
+      return mle_fail(ML_BUSY, "ml_executor_shutdown: a loop's thread cannot wait");
+    const mli_worker *w = mli_worker_self();
+    if (w && w->executor == core)
+      return mle_fail(ML_BUSY,
+                      "ml_executor_shutdown: the executor's own thread cannot wait for it");
+    ml_status status = mli_future_wait(core->ended, deadline);
+    if (status == ML_TIMEOUT) return still_running(core);
+    if (status != ML_OK) return mle_fail(status, "ml_executor_shutdown: out of memory");
+  }
+  mli_executor_join(core);
+  return ML_OK;
+}
+
+/* ---- looking ---- */
+
+ml_status ml_executor_stats(ml_executor *ex, ml_stats *stats) {
+  if (!mle_check(ex, MLE_EXECUTOR, "ml_executor_stats")) return ML_MISUSE;
+  if (!stats || stats->size < sizeof stats->size)
+    return mle_fail(ML_MISUSE, "ml_executor_stats: set stats.size first");
+  mli_totals t;
+  mli_executor_totals(ex->core, &t);
+  ml_stats all = { .size = stats->size,
+                   .submitted = t.submitted,
+                   .queued = t.queued,
+                   .running = t.running,
+                   .parked = t.parked,
+                   .finished = t.finished,
+                   .failed = t.failed,
+                   .cancelled = t.cancelled,
+                   .threads = t.threads };
+  memcpy(stats, &all, stats->size < sizeof all ? stats->size : sizeof all);
+  return ML_OK;
+}
