@@ -213,6 +213,7 @@ static ml_value get_table(reader *r, bool instance) {
 /* What C does not read is read over. */
 static ml_value get_other(reader *r, unsigned tag) {
   ml_value other = { .type = ML_OTHER };
+  r->v->partial = true;
   switch (tag) {
   case GLOBALS:
   case ERRORS: break;
@@ -276,6 +277,7 @@ static ml_value get_tagged(reader *r, unsigned tag) {
       value = r->numbered[n - 1];
     else
       r->failed = true;
+    if (value.type == ML_TABLE) r->v->partial = true;
     break;
   }
   default: return get_other(r, tag);

@@ -201,6 +201,8 @@ ml_status ml_values_status(const ml_values *v) {
                     "ml_values: NULL, a key that has no place, or tables that do not "
                     "close as they open (or are deeper than %d)",
                     MLE_DEPTH);
+  if (v->partial)
+    return mle_fail(ML_CROSSING, "ml_values: a value that C cannot write, or tables in a circle");
   if (v->depth > 0) return mle_fail(ML_MISUSE, "ml_values: a table is open");
   return ML_OK;
 }

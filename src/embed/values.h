@@ -43,6 +43,7 @@ struct ml_values {
   unsigned depth;
   ml_value key; /* of what is added next; ML_NONE: it is an item */
   ml_status status;
+  bool partial; /* read from a message; there is more to it than C can write */
 };
 
 void *mle_values_alloc(ml_values *v, size_t size); /* NULL: the list has failed */

@@ -155,7 +155,8 @@ ML_API void ml_values_open_table(ml_values *values);
 ML_API void ml_values_close_table(ml_values *values);
 ML_API void ml_values_key(ml_values *values, const char *text);
 ML_API void ml_values_key_integer(ml_values *values, int64_t key);
-/* ML_OK; ML_MEMORY or ML_MISUSE: a call before this one failed, or a table is open. */
+/* ML_OK; ML_MEMORY or ML_MISUSE: a call before this one failed, or a table is open;
+** ML_CROSSING: it came from a future, with values that C cannot give on. */
 ML_API ml_status ml_values_status(const ml_values *values);
 
 /* Look at values. What they return points into the list: it is valid until the list
@@ -348,6 +349,62 @@ ML_API const char *ml_future_name(ml_future *future);
 ** table, string and math libraries. On failure nothing is pushed.
 ** Thread: that of L. Blocks: no. */
 ML_API ml_status ml_open(struct lua_State *L, ml_executor *executor);
+
+/* ---- operations: C functions that wait ---- */
+
+/*
+** A lua_CFunction that waits, in jobs by parking the job, elsewhere by blocking the thread:
+**
+**   static int l_get(lua_State *L) {
+**     request *r = request_new(luaL_checkstring(L, 1));
+**     ml_op *op = ml_op_new(L, &get_class, r);       // `r` is the operation's from here on
+**     return ml_await(L, op, ml_after_ms(1000));     // returns what it was completed with
+**   }
+*/
+typedef struct ml_op ml_op; /* counted */
+
+typedef struct ml_op_class {
+  size_t size;      /* sizeof(ml_op_class) */
+  const char *name; /* static: what a job waits for, in messages: "redis get" */
+  /* Starts it, on the thread of `loop`, and returns soon. Whoever completes it later holds a
+  ** reference meanwhile: ml_op_retain. It may be completed in here already. */
+  void (*begin)(ml_op *op, struct uv_loop_s *loop, void *user);
+  /* Nobody waits any more: the waiter was cancelled, or its deadline has passed. On the
+  ** loop's thread, once. Have it completed soon: until then the waiter is kept; with
+  ** ml_op_fail(op, "cancelled", NULL) if there is nothing to give. NULL: the waiter goes on at
+  ** once, and what is completed later is dropped. */
+  void (*cancel)(ml_op *op, void *user);
+  /* Pushes the results of ml_op_complete(op, NULL) on L, on L's thread, and returns how many;
+  ** may raise. NULL: the list given to ml_op_complete is pushed. */
+  int (*push)(ml_op *op, struct lua_State *L, void *user);
+  /* Frees `user`, after the last reference. Any thread. NULL: nothing to do. */
+  void (*free)(void *user);
+} ml_op_class;
+
+#define ML_OP_CLASS .size = sizeof(ml_op_class)
+
+/* An operation for the loop where the caller of L waits: its job's own, else one of its
+** state's event loop. It belongs to a value that is pushed on L: leave that there until
+** ml_await. `class` is copied; `user` is the operation's from here on, also on failure.
+** Raises a Lua error on failure. Thread: that of L. Blocks: no. */
+ML_API ml_op *ml_op_new(struct lua_State *L, const ml_op_class *class, void *user);
+
+/* For who completes it. NULL is allowed. Thread: any. Blocks: no. */
+ML_API ml_op *ml_op_retain(ml_op *op);
+ML_API void ml_op_release(ml_op *op);
+
+/* Begins the operation and waits for its end or the deadline; write `return ml_await(...)`.
+** Returns in Lua: its results; or nil and an error value with its code and message, "timeout",
+** or "closed" if the loop ends first. Raises where nothing can wait, and when the waiter is
+** cancelled. Once for each operation. Thread: that of L. */
+ML_API int ml_await(struct lua_State *L, ml_op *op, uint64_t deadline);
+
+/* It is done. Takes `results` over, also on failure; NULL: none. ML_MISUSE: it was completed
+** before; ML_CLOSED: nobody waits for it any more. Thread: any. Blocks: no. */
+ML_API ml_status ml_op_complete(ml_op *op, ml_values *results);
+/* It failed: the waiter gets nil and an error value with this code (31 bytes of it; NULL:
+** "failed") and message (NULL: the code). Else as ml_op_complete. */
+ML_API ml_status ml_op_fail(ml_op *op, const char *code, const char *message);
 
 #ifdef __cplusplus
 }
