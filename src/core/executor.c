@@ -13,6 +13,12 @@ static _Thread_local mli_worker *self;
 
 mli_worker *mli_worker_self(void) { return self; }
 
+mli_worker *mli_worker_become(mli_worker *w) {
+  mli_worker *before = self;
+  self = w;
+  return before;
+}
+
 const char *mli_task_chunk(const mli_task *task) { return task->chunk ? task->chunk->text : "?"; }
 
 void mli_worker_runs(mli_worker *w, mli_task *task) {
@@ -256,6 +262,13 @@ static ml_status start_loops(mli_executor *ex) {
     ml_status status = mli_loop_new(&w->loop, &loop_hooks, w);
     if (status != ML_OK) return status;
   }
+  if (ex->driven) {
+    mli_worker *w = ex->workers[0];
+    ex->alive = ex->threads = 1;
+    w->started = w->joined = true; /* there is nothing to join */
+    mli_object_retain(&ex->object);
+    return ML_OK;
+  }
   for (unsigned i = 0; i < ex->size; i++) {
     ex->alive++;
     ex->threads++;
@@ -289,6 +302,7 @@ ml_status mli_executor_new(mli_executor **out, const mli_executor_options *o) {
   ex->size = o->size;
   ex->loops = o->loops;
   ex->idle_life = o->idle_life;
+  ex->driven = o->driven;
   ex->bounded = o->max_pending > 0;
   mli_sem_init(&ex->slots, o->max_pending);
   ex->ended = ended;

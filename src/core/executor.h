@@ -70,9 +70,10 @@ typedef struct mli_executor_class {
   void (*force)(mli_worker *w, mli_task *task);
   void (*between)(mli_worker *w); /* a task is done, and nobody pinned it */
   /* Loops only. */
-  bool (*turn)(mli_worker *w);       /* a share of the ready work; true: there is more */
-  bool (*idle)(mli_worker *w);       /* no task is left */
-  void (*cancel_all)(mli_worker *w); /* cancel what runs here */
+  bool (*turn)(mli_worker *w);           /* a share of the ready work; true: there is more */
+  bool (*idle)(mli_worker *w);           /* no task is left */
+  void (*cancel_all)(mli_worker *w);     /* cancel what runs here */
+  void (*visit)(mli_worker *w, bool in); /* a thread that drives it comes, or goes on to others */
 } mli_executor_class;
 
 /* What happened on one thread: written by it alone, read by anyone. */
@@ -116,6 +117,7 @@ struct mli_executor {
   unsigned size;           /* [I] loops, or the most workers */
   bool loops;              /* [I] */
   uint64_t idle_life;      /* [I] ns until an idle worker of a pool ends, or MLI_FOREVER */
+  bool driven;             /* [I] by the thread that made it: see driven.h */
   atomic_ullong submitted; /* [A] */
   atomic_ullong dropped;   /* [A] tasks cancelled in a pool's queue */
   atomic_uint users;       /* [A] handles that keep it open */
@@ -140,6 +142,7 @@ typedef struct mli_executor_options {
   const mli_executor_class *class;
   const char *name;
   bool loops;
+  bool driven; /* one loop, and no thread for it */
   unsigned size;
   uint64_t max_pending;
   uint64_t idle_life; /* pools */
@@ -188,6 +191,10 @@ void mli_executor_totals(mli_executor *ex, mli_totals *out);
 
 /* The worker that the calling thread is, or NULL. */
 mli_worker *mli_worker_self(void);
+/* For driven.c: the calling thread is that worker from here on; returns the one before. */
+mli_worker *mli_worker_become(mli_worker *w);
+/* The last act of a worker's thread. */
+void mli_worker_leave(mli_worker *w);
 /* A loop of the executor for new I/O: the least loaded. Borrowed. NULL: a pool. */
 mli_worker *mli_executor_place(mli_executor *ex);
 

@@ -239,15 +239,14 @@ void mli_loop_stop(mli_loop *loop) {
 
 /* ---- life ---- */
 
-void mli_loop_run(mli_loop *loop) {
-  mli_loop *outer = self;
-  self = loop;
+static void begin(mli_loop *loop) {
   check_zero(uv_poll_start(&loop->wake, UV_READABLE, on_wake));
   check_zero(uv_prepare_start(&loop->prepare, on_prepare));
   check_zero(uv_check_start(&loop->check, on_check));
   mli_loop_again(loop); /* the first turn does not sleep */
-  while (!loop->stopping) uv_run(&loop->uv, UV_RUN_DEFAULT);
+}
 
+static void end(mli_loop *loop) {
   /* Nobody can send any more; what was sent is delivered, to be refused. */
   mli_node *rest = mli_mailbox_close(&loop->mailbox);
   mli_node **end = &loop->incoming;
@@ -269,7 +268,56 @@ void mli_loop_run(mli_loop *loop) {
   assert(err == 0 && "a handle was left on the loop");
   (void)err;
   loop->closed = true;
+}
+
+void mli_loop_run(mli_loop *loop) {
+  mli_loop *outer = self;
+  self = loop;
+  begin(loop);
+  while (!loop->stopping) uv_run(&loop->uv, UV_RUN_DEFAULT);
+  end(loop);
   self = outer;
+}
+
+/* ---- as a guest ---- */
+
+static _Thread_local unsigned guests; /* that this thread drives */
+
+bool mli_loop_is_driven_here(void) { return guests > 0; }
+
+void mli_loop_begin(mli_loop *loop) {
+  guests++;
+  begin(loop);
+}
+
+int mli_loop_fd(const mli_loop *loop) { return uv_backend_fd(&loop->uv); }
+
+/* What the callbacks of the last poll began to watch is told to the system by the next. */
+static bool has_unwatched(const mli_loop *loop) {
+  const void *queue = &loop->uv.watcher_queue; /* a ring: empty, it points to itself */
+  return *(const void *const *)queue != queue;
+}
+
+int mli_loop_timeout(const mli_loop *loop) {
+  return loop->stopping || has_unwatched(loop) ? 0 : uv_backend_timeout(&loop->uv);
+}
+
+/* A turn comes before the poll: one more after it serves what the poll has brought. */
+void mli_loop_step(mli_loop *loop) {
+  mli_loop *outer = self;
+  self = loop;
+  uv_run(&loop->uv, UV_RUN_NOWAIT);
+  if (!loop->stopping) on_prepare(&loop->prepare);
+  loop->uv.stop_flag = 0; /* set by that turn for a uv_run that is over */
+  self = outer;
+}
+
+void mli_loop_end(mli_loop *loop) {
+  mli_loop *outer = self;
+  self = loop;
+  end(loop);
+  self = outer;
+  guests--;
 }
 
 mli_service *mli_loop_service(mli_loop *loop, const void *key) {

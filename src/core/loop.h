@@ -71,6 +71,19 @@ struct mli_loop {
 ** ML_OK, ML_MEMORY, or ML_SYSTEM with errno set. */
 ml_status mli_loop_new(mli_loop **out, const mli_loop_hooks *hooks, void *user);
 
+/* The loop as a guest of another: what mli_loop_run does, in steps, by the thread that
+** begins it. Between steps the loop sleeps: wait until mli_loop_fd is readable or
+** mli_loop_timeout is over, then step. */
+void mli_loop_begin(mli_loop *loop);
+void mli_loop_step(mli_loop *loop);
+int mli_loop_fd(const mli_loop *loop);
+int mli_loop_timeout(const mli_loop *loop); /* ms; -1: for ever */
+/* After a step that left it stopping. */
+void mli_loop_end(mli_loop *loop);
+/* Whether the calling thread has begun a guest that has not ended: then it must not sleep
+** for what that is to do. */
+bool mli_loop_is_driven_here(void);
+
 /* Runs the loop on the calling thread, which owns it from here on, until
 ** `mli_loop_stop`; returns when nothing is left of it but memory. */
 void mli_loop_run(mli_loop *loop);

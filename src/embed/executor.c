@@ -24,6 +24,8 @@ static ml_status read_options(ml_executor_options *o, const ml_executor_options 
     return mle_fail(ML_MISUSE, "ml_executor_new: more than %d threads", MOST_LOOPS);
   if (o->loops && o->workers)
     return mle_fail(ML_MISUSE, "ml_executor_new: either loops or workers");
+  if ((o->uv_loop || o->driven) && (o->loops > 1 || o->workers))
+    return mle_fail(ML_MISUSE, "ml_executor_new: an executor without threads has one loop");
   if (o->init && !strchr(o->init, ':'))
     return mle_fail(ML_MISUSE, "ml_executor_new: init '%s': \"module:function\" expected", o->init);
   if (!o->name) o->name = "host";
@@ -47,6 +49,7 @@ static ml_status make(mli_executor **out, const ml_executor_options *o) {
     .class = o->workers ? &lml_pool_class : &lml_loop_class,
     .name = o->name,
     .loops = o->workers == 0,
+    .driven = o->driven || o->uv_loop,
     .size = o->workers ? o->workers
             : o->loops ? o->loops
                        : 1,
@@ -73,6 +76,14 @@ ml_status ml_executor_new(ml_executor **out, const ml_executor_options *options)
              : mle_fail(status, "ml_executor_new: cannot start its threads: %s", strerror(errno));
   }
   mli_executor_use(ex->core);
+  if (ex->core->driven) mli_driven_begin(ex->core);
+  if (o.uv_loop && (status = mle_guest_new(&ex->guest, ex->core, o.uv_loop)) != ML_OK) {
+    mle_drive_to_end(ex->core, true, ML_FOREVER);
+    mli_executor_leave(ex->core);
+    mli_release(ex->core);
+    free(ex);
+    return mle_fail(status, "ml_executor_new: the libuv loop does not take it");
+  }
   mle_init(&ex->handle, MLE_EXECUTOR);
   *out = ex;
   return ML_OK;
@@ -85,12 +96,57 @@ ml_executor *ml_executor_retain(ml_executor *ex) {
 
 void ml_executor_release(ml_executor *ex) {
   if (!ex || !mle_check(ex, MLE_EXECUTOR, "ml_executor_release") || !mle_release(ex)) return;
+  if (mle_drives(ex->core) && !ex->guest) mle_drive_to_end(ex->core, true, ML_FOREVER);
   mli_executor_leave(ex->core);
   mli_release(ex->core);
+  if (ex->guest) mle_guest_release(ex->guest);
   mle_free(ex);
 }
 
+/* ---- driving ---- */
+
+bool mle_drives(const mli_executor *core) {
+  return core->driven && pthread_equal(core->workers[0]->thread, pthread_self());
+}
+
+static bool check_driven(ml_executor *ex, const char *function) {
+  if (!mle_check(ex, MLE_EXECUTOR, function)) return false;
+  if (!ex->core->driven || ex->guest)
+    mle_fail(ML_MISUSE, "%s: executor '%s' is not driven", function, ex->core->name);
+  else if (!mle_drives(ex->core))
+    mle_fail(ML_MISUSE, "%s: executor '%s' is driven by the thread that made it", function,
+             ex->core->name);
+  else
+    return true;
+  return false;
+}
+
+int ml_executor_fd(ml_executor *ex) {
+  if (!check_driven(ex, "ml_executor_fd")) return -1;
+  const mli_loop *loop = ex->core->workers[0]->loop;
+  return loop->closed ? -1 : mli_loop_fd(loop);
+}
+
+int ml_executor_timeout(ml_executor *ex) {
+  if (!check_driven(ex, "ml_executor_timeout")) return -1;
+  const mli_loop *loop = ex->core->workers[0]->loop;
+  return loop->closed ? -1 : mli_loop_timeout(loop);
+}
+
+ml_status ml_executor_step(ml_executor *ex) {
+  if (!check_driven(ex, "ml_executor_step")) return ML_MISUSE;
+  if (mli_loop_self() == ex->core->workers[0]->loop)
+    return mle_fail(ML_BUSY, "ml_executor_step: executor '%s' is being stepped", ex->core->name);
+  if (mli_driven_step(ex->core)) return ML_OK;
+  return mle_fail(ML_CLOSED, "ml_executor_step: executor '%s' has ended", ex->core->name);
+}
+
 /* ---- ending ---- */
+
+ml_status mle_drive_to_end(mli_executor *core, bool cancel, uint64_t deadline) {
+  mli_executor_shutdown(core, cancel);
+  return mli_future_settled(core->ended) ? ML_OK : mli_driven_wait(core, core->ended, deadline);
+}
 
 /* Records that the deadline passed, and which jobs are in the way. */
 static ml_status still_running(mli_executor *ex) {
@@ -119,11 +175,13 @@ ml_status ml_executor_shutdown(ml_executor *ex, bool cancel, uint64_t deadline) 
     if (w && w->executor == core)
       return mle_fail(ML_BUSY,
                       "ml_executor_shutdown: the executor's own thread cannot wait for it");
-    ml_status status = mli_future_wait(core->ended, deadline);
+    ml_status status = mle_drives(core) ? mle_drive_to_end(core, cancel, deadline)
+                                        : mli_future_wait(core->ended, deadline);
     if (status == ML_TIMEOUT) return still_running(core);
     if (status != ML_OK) return mle_fail(status, "ml_executor_shutdown: out of memory");
   }
   mli_executor_join(core);
+  if (ex->guest && mle_drives(core)) mle_guest_leave(ex->guest);
   return ML_OK;
 }
 

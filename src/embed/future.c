@@ -6,7 +6,7 @@
 
 /* ---- making, counting ---- */
 
-ml_future *mle_future_wrap(mli_future *core) {
+ml_future *mle_future_wrap(mli_future *core, mli_executor *ex) {
   ml_future *f = calloc(1, sizeof *f);
   if (!f) {
     mli_release(core);
@@ -14,6 +14,7 @@ ml_future *mle_future_wrap(mli_future *core) {
   }
   mle_init(&f->handle, MLE_FUTURE);
   f->core = core;
+  if (ex && ex->driven) f->ex = mli_retain(ex);
   return f;
 }
 
@@ -54,6 +55,7 @@ void ml_future_release(ml_future *f) {
     report(f);
   ml_values_free(f->error);
   mli_release(f->core);
+  if (f->ex) mli_release(f->ex);
   mle_free(f);
 }
 
@@ -87,7 +89,8 @@ ml_status ml_future_wait(ml_future *f, uint64_t deadline) {
   if (!mli_future_settled(f->core)) {
     if (mli_loop_self())
       return mle_fail(ML_BUSY, "ml_future_wait: this thread runs a loop, which must not wait");
-    ml_status status = mli_future_wait(f->core, deadline);
+    ml_status status = f->ex && mle_drives(f->ex) ? mli_driven_wait(f->ex, f->core, deadline)
+                                                  : mli_future_wait(f->core, deadline);
     if (status != ML_OK)
       return mle_fail(status, "ml_future_wait: %s waiting for job '%s'",
                       status == ML_TIMEOUT ? "timeout" : "out of memory", ml_future_name(f));

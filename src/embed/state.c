@@ -151,7 +151,9 @@ ml_status ml_future_from(lua_State *L, int index, ml_future **out) {
   if (!core)
     return mle_fail(ML_MISUSE, "ml_future_from: a future expected, got %s",
                     luaL_typename(L, index));
-  ml_future *f = mle_future_wrap(core);
+  bool is_task = core->object.type == &mli_task_type;
+  ml_future *f = mle_future_wrap(core,
+                                 is_task ? mli_container(core, mli_task, future)->executor : NULL);
   if (!f) return mle_fail(ML_MEMORY, "ml_future_from: out of memory");
   *out = f;
   return ML_OK;

@@ -42,7 +42,7 @@ static ml_status hand_over(mli_executor *ex, mli_task *task, const ml_job_option
   ml_future *future = NULL;
   if (out) {
     mli_object_retain(&task->future.object);
-    if (!(future = mle_future_wrap(&task->future))) {
+    if (!(future = mle_future_wrap(&task->future, ex))) {
       drop(ex, task);
       return mle_fail(ML_MEMORY, "%s: out of memory", function);
     }
@@ -217,7 +217,7 @@ ml_status ml_submit_c(ml_executor *ex, ml_loop_function function, void *user, ml
   call *c = calloc(1, sizeof *c);
   mli_future *f = mli_future_new();
   ml_future *future = NULL;
-  if (f) future = mle_future_wrap(mli_retain(f));
+  if (f) future = mle_future_wrap(mli_retain(f), ex->core);
   if (!c || !future) goto no_memory;
   c->node.run = on_call;
   c->function = function;

@@ -201,6 +201,12 @@ typedef struct ml_executor_options {
   const char *path;     /* package.path and package.cpath of its states; NULL: Lua's own */
   const char *cpath;
   const char *init; /* "module:function", runs first in each state; NULL: none */
+  /* One loop without a thread of its own: the thread that makes it runs it too. Either as a
+  ** guest of this libuv loop, which that thread runs, and which it keeps going until it is
+  ** shut down; or else, `driven`, in steps: see
+  ** ml_executor_step. */
+  struct uv_loop_s *uv_loop;
+  bool driven;
   /* Its states. `new_state` makes one, with the libraries and functions that it shall have,
   ** on the thread that will use it; NULL from it, and the state's jobs fail with ML_MEMORY.
   ** `close_state` ends it; NULL: lua_close. `path` and `cpath` are not used then, and the
@@ -222,23 +228,35 @@ typedef struct ml_executor_options {
 } ml_executor_options;
 
 #define ML_EXECUTOR_OPTIONS                                                                        \
-  { sizeof(ml_executor_options) }
+  { .size = sizeof(ml_executor_options) }
 
 /* Makes an executor, with a reference for the caller, and starts its loops. NULL: all
 ** as it comes. ML_MISUSE: an option, or options of another ABI; ML_MEMORY; ML_SYSTEM.
 ** Thread: any. Blocks: no. */
 ML_API ml_status ml_executor_new(ml_executor **out, const ml_executor_options *options);
 
+/* For a loop of the host's own, with poll() or the like. Wait until the descriptor is
+** readable or the timeout (in ms; -1: none) is over, then step: that runs what is ready,
+** and does not wait. Ask for the timeout anew before each wait.
+** ML_CLOSED: it was shut down and has ended, there is nothing to step any more.
+** Thread: the one that made it (ML_MISUSE elsewhere). Blocks: no. */
+ML_API int ml_executor_fd(ml_executor *executor); /* -1: it is not driven, or has ended */
+ML_API int ml_executor_timeout(ml_executor *executor);
+ML_API ml_status ml_executor_step(ml_executor *executor);
+
 /* Counted. The last release of an executor that is not shut down lets it finish its jobs,
-** then it ends by itself; nothing waits for that. NULL is allowed.
-** Thread: any. Blocks: no. */
+** then it ends by itself; nothing waits for that. (One that is driven in steps is shut down
+** with cancel first, for nobody steps it any more.) NULL is allowed.
+** Thread: any; of a driven one, the thread that made it. Blocks: no. */
 ML_API ml_executor *ml_executor_retain(ml_executor *executor);
 ML_API void ml_executor_release(ml_executor *executor);
 
 /* No more submits. Waits until its jobs have ended (with `cancel`, as they are cancelled)
 ** and its threads are gone. ML_TIMEOUT: the deadline passed first, ml_last_error names jobs
 ** that are in the way, and it may be called again; 0 asks and does not wait.
-** ML_BUSY: this thread runs a loop, so nothing was waited for.
+** ML_BUSY: this thread runs a loop, so nothing was waited for. The thread that drives an
+** executor steps it meanwhile; a guest then closes its handles on the host's libuv loop,
+** which has to run once more for that.
 ** Thread: any. Blocks: until the deadline. */
 ML_API ml_status ml_executor_shutdown(ml_executor *executor, bool cancel, uint64_t deadline);
 
@@ -261,7 +279,7 @@ typedef struct ml_job_options {
 } ml_job_options;
 
 #define ML_JOB_OPTIONS                                                                             \
-  { sizeof(ml_job_options) }
+  { .size = sizeof(ml_job_options) }
 
 /* Submit a job. `out`, unless it is NULL, gets a reference of its future. `options` may be
 ** NULL. ML_CLOSED: the executor is shut down; ML_BUSY: it has max_pending jobs; ML_MEMORY,
@@ -299,7 +317,8 @@ ML_API void ml_future_release(ml_future *future);
 ML_API ml_status ml_future_peek(ml_future *future);
 
 /* Waits until it is settled, then as ml_future_peek. ML_TIMEOUT: the deadline came first,
-** the job goes on. ML_BUSY: this thread runs a loop and the future is not settled.
+** the job goes on. ML_BUSY: this thread runs a loop and the future is not settled. The
+** thread that drives the future's executor steps it meanwhile.
 ** Thread: any. Blocks: until the deadline. */
 ML_API ml_status ml_future_wait(ml_future *future, uint64_t deadline);
 

@@ -155,6 +155,11 @@ void lml_check_wait(lua_State *L, lml_state *S, const char *what) {
   if (mli_loop_self())
     lml_misuse(L, "cannot wait (%s) on a loop's thread outside a job: it would block the loop",
                what);
+  if (mli_loop_is_driven_here())
+    lml_misuse(L,
+               "cannot wait (%s) on a thread that drives a loop outside a job: submit a job that "
+               "waits",
+               what);
   if (S->scope && lml_scope_expire(S->scope))
     lml_raise_cancelled(L, S, lml_scope_cancelled(S->scope));
   if (lml_task_cancelled(S)) lml_raise_task_cancelled(L, S);

@@ -180,4 +180,5 @@ const mli_executor_class lml_loop_class = {
   .turn = loop_turn,
   .idle = loop_idle,
   .cancel_all = loop_cancel_all,
+  .visit = lml_worker_visit,
 };

@@ -173,7 +173,8 @@ void lml_poke_enter(lml_state *S) {
   S->poked.thread = pthread_self();
   S->poked.outer = here;
   here = S;
-  int number = S->worker ? choose_signal() : -1;
+  atomic_store(&S->poked.sent, false); /* one that came while we were away was for nobody */
+  int number = S->worker && !S->worker->executor->driven ? choose_signal() : -1;
   if (number < 0) return;
   sigset_t set;
   sigemptyset(&set);

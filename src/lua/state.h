@@ -294,6 +294,7 @@ struct lml_state {
   uint32_t place_chunk;
   /* The executor whose worker this state is; NULL: a state of the host. */
   mli_worker *worker;
+  lml_state *visited;         /* the thread's state before it came to drive this one */
   mli_counts counts, *count;  /* of jobs: `count` is the worker's, or our own */
   mli_task *task;             /* a pool worker: what it runs */
   atomic_bool task_cancelled; /* [A] */

@@ -46,6 +46,7 @@ static int prepare(lua_State *L) {
 /* The state is there, or w->user is NULL and every task fails for memory. */
 void lml_worker_open(mli_worker *w) {
   const lml_host *host = lml_host_of(w->executor);
+  lml_state *before = lml_thread_state;
   lua_State *L = lml_state_new(host);
   if (!L) {
     lml_log(w->executor, "a state of the executor could not be made");
@@ -64,16 +65,19 @@ void lml_worker_open(mli_worker *w) {
     return;
   }
   lua_gc(L, LUA_GCRESTART);
-  lml_thread_state = w->user;
+  lml_state *S = w->user;
+  S->visited = before;
+  lml_thread_state = S;
   if (w->loop)
-    lml_blocked_enter(w->user, lml_blocked_limit(), 0);
+    lml_blocked_enter(S, lml_blocked_limit(), 0);
   else
-    lml_poke_enter(w->user);
+    lml_poke_enter(S);
 }
 
 void lml_worker_close(mli_worker *w) {
   lml_state *S = w->user;
   if (!S) return;
+  lml_state *before = S->visited;
   if (S->loop) {
     lml_blocked_leave(S);
     lml_tidy_end(S);
@@ -83,5 +87,18 @@ void lml_worker_close(mli_worker *w) {
   S->loop = NULL;
   S->from = NULL;
   lml_state_free(S->L, lml_host_of(w->executor));
-  lml_thread_state = NULL;
+  lml_thread_state = before;
+}
+
+void lml_worker_visit(mli_worker *w, bool in) {
+  lml_state *S = w->user;
+  if (!S) return;
+  if (in) {
+    S->visited = lml_thread_state;
+    lml_thread_state = S;
+    lml_poke_enter(S);
+  } else {
+    lml_poke_leave(S);
+    lml_thread_state = S->visited;
+  }
 }

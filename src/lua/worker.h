@@ -38,6 +38,7 @@ extern const char lml_init_key; /* registry: the failed init's future; in a pool
 /* Makes the state: w->user, or that is NULL and every task fails for memory. */
 void lml_worker_open(mli_worker *w);
 void lml_worker_close(mli_worker *w);
+void lml_worker_visit(mli_worker *w, bool in);
 
 /* What the threads of either kind do: executor_loop.c, executor_pool.c. */
 extern const mli_executor_class lml_loop_class, lml_pool_class;
