@@ -19,6 +19,10 @@ local examples = {
     code = 124,
     matches = { "listening on ws://127%.0%.0%.1:%d+" },
   },
+  cpu_map = {
+    args = "300000",
+    matches = { "25 %% done\n.*\n100 %% done\n", "25997 primes up to 300000 in " },
+  },
   crash_proof = {
     measures = true, -- memory
     matches = {
@@ -30,6 +34,12 @@ local examples = {
   crawler = {
     args = "-w 6",
     matches = { "200%s+/page/1%s+Page 1", "63 pages in .* at most 6 requests at once" },
+  },
+  database = {
+    matches = {
+      "300 orders, 250 sold, 50 times none was left",
+      "has 250 orders and 0 things left, through %d connections",
+    },
   },
   demo_server = {
     prefix = "timeout -s INT -k 2 1",
@@ -110,6 +120,15 @@ describe("the examples", function()
       assert(output:find("^usage: " .. name), name .. " says " .. output)
       assert.equal(0, code, name)
     end
+  end)
+end)
+
+describe("cpu_map", function()
+  it("writes one line again and again on a terminal", function()
+    local output = run "timeout -k 2 60 script -qec 'moonloop examples/cpu_map.lua 1000' /dev/null"
+    assert.matches("\r%[#+ +%]  50 %%\r", output)
+    assert.matches(("\r%%[%s%%] 100 %%%%\r?\n168 primes"):format(("#"):rep(40)), output)
+    assert.not_matches("done", output)
   end)
 end)
 
