@@ -698,6 +698,7 @@ static void test_session_limits(void) {
   static mli_http *h[N];
   static waiter w[N];
   open_loop();
+  mli_release(&get("/hello")->op); /* what earlier tests gave up has been accepted by now */
   for (long per_host = 1; per_host <= 200; per_host += 66) {
     mli_http_session *s = mli_http_session_new(false);
     mli_http_session_limit(s, &(mli_http_limits){ .per_host = per_host });
@@ -711,6 +712,7 @@ static void test_session_limits(void) {
       }
     }
     mli_http_counts c = mli_http_session_counts(s);
+    CHECK(c.made <= (unsigned long long)per_host);
     CHECK(atomic_load(&shared->accepted) - before <= per_host);
     CHECK_EQ(c.requests, 3 * N);
     CHECK_EQ(c.made + c.reused, 3 * N);
