@@ -120,7 +120,7 @@ sanitized() {
   export TSAN_OPTIONS="log_path=$report:exitcode=0:suppressions=$root/.ci/tsan.supp"
   result=0
   if [ -z "$files" ]; then
-    once='/(docs|examples|busted_helper|busted_parallel|testing|program|repl|http_timeouts)_spec'
+    once='/(docs|examples|install|busted_helper|busted_parallel|testing|program|repl|http_timeouts)_spec'
     files=$(ls spec/c/*_test.c spec/*_spec.lua | grep -vE "$once")
   fi
   # shellcheck disable=SC2086 # a list of words

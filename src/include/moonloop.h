@@ -404,9 +404,9 @@ typedef struct ml_op_class {
 
 /* An operation for the loop where the caller of L waits: its job's own, else one of its
 ** state's event loop. It belongs to a value that is pushed on L: leave that there until
-** ml_await. `class` is copied; `user` is the operation's from here on, also on failure.
+** ml_await. `kind` is copied; `user` is the operation's from here on, also on failure.
 ** Raises a Lua error on failure. Thread: that of L. Blocks: no. */
-ML_API ml_op *ml_op_new(struct lua_State *L, const ml_op_class *class, void *user);
+ML_API ml_op *ml_op_new(struct lua_State *L, const ml_op_class *kind, void *user);
 
 /* For who completes it. NULL is allowed. Thread: any. Blocks: no. */
 ML_API ml_op *ml_op_retain(ml_op *op);
