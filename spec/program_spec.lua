@@ -64,9 +64,6 @@ local function same(arguments)
   return expected
 end
 
--- ThreadSanitizer keeps a signal from its handler until the next system call.
-local holds_signals = os.getenv "MOONLOOP_CHECK" == "tsan"
-
 describe("the moonloop program", function()
   setup(function()
     folder = os.tmpname()
@@ -346,7 +343,7 @@ describe("the moonloop program", function()
       ["a run of its own"] = "ml.run(function() ml.sleep(100) end)",
     } do
       it("in " .. what .. ", cleans up, and exits with 130", function()
-        if holds_signals and code:find "while true" then return end
+        if h.holds_signals and code:find "while true" then return end
         local out, err, status = interrupt(clean_up .. code)
         assert.equal("closed\ttrue\ndeferred\njob\n", out)
         assert.equal("moonloop: interrupted!\n", err)
@@ -420,7 +417,7 @@ describe("the moonloop program", function()
     end)
 
     it("lets jobs run while it waits for a terminal, and outlives Ctrl-C", function()
-      if holds_signals then return end
+      if h.holds_signals then return end
       if not os.execute "command -v script >/dev/null" then
         return pending "needs `script`, for a terminal"
       end
@@ -477,7 +474,7 @@ describe("the moonloop program", function()
       typed [[ne goes on")\n]],
       shown "^and the line goes on",
     }
-    if not holds_signals then
+    if not h.holds_signals then
       table.insert(steps, typed [[x = (\n12]])
       table.insert(steps, shown ">> 12")
       table.insert(steps, typed [[\003]])

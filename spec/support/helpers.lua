@@ -82,6 +82,16 @@ function h.spin(seconds)
   end
 end
 
+-- ThreadSanitizer keeps a signal from its handler until the C library is called.
+h.holds_signals = os.getenv "MOONLOOP_CHECK" == "tsan"
+
+-- Computes for ever, without a wait.
+function h.compute()
+  while true do
+    if h.holds_signals then ml.now() end
+  end
+end
+
 -- Errors --------------------------------------------------------------------
 
 -- `f` must raise a plain error that points at the caller's line in a spec and
