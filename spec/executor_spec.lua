@@ -28,19 +28,6 @@ describe("an AsyncExecutor", function()
     assert.equal(2, ex:stats().loops)
   end)
 
-  it("starts jobs first in, first out with one loop", function()
-    local ex <close> = ml.AsyncExecutor{}
-    local futures = {}
-    for i = 1, 200 do
-      futures[i] = ex:submit(function()
-        local n = (rawget(_G, "order") or 0) + 1
-        rawset(_G, "order", n)
-        return n
-      end)
-    end
-    for i = 1, 200 do assert.equal(i, futures[i]:result(h.TIMEOUT)) end
-  end)
-
   it("runs many parked jobs at once", function()
     local ex <close> = ml.AsyncExecutor{}
     local gate, futures = h.gate(), {}

@@ -117,6 +117,22 @@ mli_object *lml_handle_check(lua_State *L, int arg, const mli_type *type) {
   return object;
 }
 
+int lml_handle_gc(lua_State *L) {
+  lml_handle *h = lua_touserdata(L, 1);
+  mli_object *object = h->object;
+  h->object = NULL;
+  if (object) mli_object_release(object);
+  return 0;
+}
+
+int lml_handle_eq(lua_State *L) {
+  const lml_handle *a = lua_touserdata(L, 1), *b = lua_touserdata(L, 2);
+  bool alike = lua_type(L, 1) == LUA_TUSERDATA && lua_type(L, 2) == LUA_TUSERDATA &&
+               lua_getmetatable(L, 1) && lua_getmetatable(L, 2) && lua_rawequal(L, -1, -2);
+  lua_pushboolean(L, alike && a->object && a->object == b->object);
+  return 1;
+}
+
 mli_object *lml_handle_export(lua_State *L, int index) {
   index = lua_absindex(L, index);
   lml_handle *h = lua_touserdata(L, index);

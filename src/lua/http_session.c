@@ -57,23 +57,9 @@ static int s_closed(lua_State *L) {
   return 1;
 }
 
-static int s_gc(lua_State *L) {
-  lml_handle *handle = lua_touserdata(L, 1);
-  mli_object *object = handle->object;
-  handle->object = NULL;
-  if (object) mli_object_release(object);
-  return 0;
-}
-
 static int s_tostring(lua_State *L) {
   mli_http_session *s = check(L);
   lua_pushfstring(L, "http session: %p%s", (void *)s, atomic_load(&s->closed) ? " (closed)" : "");
-  return 1;
-}
-
-static int s_eq(lua_State *L) {
-  mli_http_session *a = lml_http_session_test(L, 1);
-  lua_pushboolean(L, a && a == lml_http_session_test(L, 2));
   return 1;
 }
 
@@ -229,9 +215,10 @@ void lml_http_session_open(lua_State *L) {
     { "save", s_save },     { "put", s_put },     { "lines", s_lines },   { "clear", s_clear },
     { "closed", s_closed }, { NULL, NULL },
   };
-  static const luaL_Reg metamethods[] = {
-    { "__gc", s_gc }, { "__eq", s_eq }, { "__tostring", s_tostring }, { NULL, NULL }
-  };
+  static const luaL_Reg metamethods[] = { { "__gc", lml_handle_gc },
+                                          { "__eq", lml_handle_eq },
+                                          { "__tostring", s_tostring },
+                                          { NULL, NULL } };
   luaL_setfuncs(L, functions, 0);
   lua_newtable(L);
   lua_pushliteral(L, "http session");

@@ -71,6 +71,10 @@ mli_object *lml_handle_test(lua_State *L, int index, const mli_type *type);
 /* Raises unless the argument is a handle of the type: "future expected, got nil". */
 mli_object *lml_handle_check(lua_State *L, int arg, const mli_type *type);
 
+/* Metamethods of a handle that owns nothing but its reference, which may be gone before, and
+** of one that stands for its object. */
+int lml_handle_gc(lua_State *L);
+int lml_handle_eq(lua_State *L);
 /* For crossing.c: if the value at `index` is a handle, a new reference to what
 ** crosses for it; NULL if it is none of ours. Takes care of local futures. */
 mli_object *lml_handle_export(lua_State *L, int index);

@@ -76,20 +76,6 @@ static int l_executor(lua_State *L) {
   return 2;
 }
 
-static int pin_gc(lua_State *L) {
-  lml_handle *h = lua_touserdata(L, 1);
-  mli_object *object = h->object;
-  h->object = NULL;
-  if (object) mli_object_release(object);
-  return 0;
-}
-
-static int pin_eq(lua_State *L) {
-  const lml_pin *a = lml_pin_test(L, 1), *b = lml_pin_test(L, 2);
-  lua_pushboolean(L, a && a == b);
-  return 1;
-}
-
 static int pin_tostring(lua_State *L) {
   lml_pin *pin = check_pin(L);
   lua_pushfstring(L, "worker %d of %s%s", (int)pin->worker->index + 1, pin->executor->name,
@@ -101,9 +87,10 @@ void lml_pin_open(lua_State *L) {
   static const luaL_Reg functions[] = {
     { "pin", l_pin }, { "pin_release", l_release }, { "pin_executor", l_executor }, { NULL, NULL }
   };
-  static const luaL_Reg metamethods[] = {
-    { "__gc", pin_gc }, { "__eq", pin_eq }, { "__tostring", pin_tostring }, { NULL, NULL }
-  };
+  static const luaL_Reg metamethods[] = { { "__gc", lml_handle_gc },
+                                          { "__eq", lml_handle_eq },
+                                          { "__tostring", pin_tostring },
+                                          { NULL, NULL } };
   lml_setfuncs(L, functions);
   lua_newtable(L);
   lua_pushliteral(L, "worker");

@@ -80,23 +80,10 @@ static int p_index(lua_State *L) {
   return 1;
 }
 
-static int p_gc(lua_State *L) {
-  lml_handle *h = lua_touserdata(L, 1);
-  if (h->object) mli_object_release(h->object);
-  h->object = NULL;
-  return 0;
-}
-
 static int p_tostring(lua_State *L) {
   promise *p = check_promise(L);
   lua_pushfstring(L, "promise: %p (%s)", (void *)p,
                   mli_future_settled(p->future) ? "settled" : "pending");
-  return 1;
-}
-
-static int p_eq(lua_State *L) {
-  mli_object *a = lml_handle_test(L, 1, &promise_type), *b = lml_handle_test(L, 2, &promise_type);
-  lua_pushboolean(L, a && a == b);
   return 1;
 }
 
@@ -105,9 +92,10 @@ void lml_promise_open(lua_State *L) {
   static const luaL_Reg methods[] = { { "set_result", p_set_result },
                                       { "set_error", p_set_error },
                                       { NULL, NULL } };
-  static const luaL_Reg metamethods[] = {
-    { "__gc", p_gc }, { "__eq", p_eq }, { "__tostring", p_tostring }, { NULL, NULL }
-  };
+  static const luaL_Reg metamethods[] = { { "__gc", lml_handle_gc },
+                                          { "__eq", lml_handle_eq },
+                                          { "__tostring", p_tostring },
+                                          { NULL, NULL } };
   lml_setfuncs(L, functions);
   lua_newtable(L);
   lua_pushliteral(L, "promise");

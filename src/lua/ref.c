@@ -173,23 +173,10 @@ static int l_ref(lua_State *L) {
   return 1;
 }
 
-static int r_gc(lua_State *L) {
-  lml_handle *h = lua_touserdata(L, 1);
-  if (h->object) mli_object_release(h->object);
-  h->object = NULL;
-  return 0;
-}
-
-static int r_eq(lua_State *L) {
-  mli_object *a = lml_handle_test(L, 1, &ref_type), *b = lml_handle_test(L, 2, &ref_type);
-  lua_pushboolean(L, a && a == b);
-  return 1;
-}
-
 void lml_ref_open(lua_State *L) {
   static const luaL_Reg functions[] = { { "ref", l_ref }, { NULL, NULL } };
   static const luaL_Reg metamethods[] = {
-    { "__call", r_call }, { "__gc", r_gc }, { "__eq", r_eq }, { NULL, NULL }
+    { "__call", r_call }, { "__gc", lml_handle_gc }, { "__eq", lml_handle_eq }, { NULL, NULL }
   };
   lml_setfuncs(L, functions);
   lua_newtable(L);

@@ -13,24 +13,11 @@ mli_object *lml_sync_check(lua_State *L, lml_state *S, int arg, const mli_type *
   return object;
 }
 
-static int handle_gc(lua_State *L) {
-  lml_handle *h = lua_touserdata(L, 1);
-  mli_object *object = h->object;
-  h->object = NULL;
-  if (object) mli_object_release(object);
-  return 0;
-}
-
-static int handle_eq(lua_State *L) {
-  const lml_handle *a = lua_touserdata(L, 1), *b = lua_touserdata(L, 2);
-  lua_pushboolean(L, a && b && a->object == b->object && luaL_getmetafield(L, 1, "__name") &&
-                       luaL_getmetafield(L, 2, "__name") && lua_rawequal(L, -1, -2));
-  return 1;
-}
-
 void lml_sync_declare(lua_State *L, const mli_type *type, const luaL_Reg *methods,
                       const luaL_Reg *metamethods) {
-  static const luaL_Reg common[] = { { "__gc", handle_gc }, { "__eq", handle_eq }, { NULL, NULL } };
+  static const luaL_Reg common[] = { { "__gc", lml_handle_gc },
+                                     { "__eq", lml_handle_eq },
+                                     { NULL, NULL } };
   lua_newtable(L);
   lua_pushstring(L, type->name);
   lua_setfield(L, -2, "__name");

@@ -176,14 +176,6 @@ static int l_is_open(lua_State *L) {
   return 1;
 }
 
-static int l_gc(lua_State *L) {
-  lml_handle *handle = lua_touserdata(L, 1);
-  mli_object *object = handle->object;
-  handle->object = NULL;
-  if (object) mli_object_release(object);
-  return 0;
-}
-
 /* move(sock): a socket that nobody has used yet as one of the caller's loop; where that cannot
 ** be, itself. */
 static int l_move(lua_State *L) {
@@ -299,7 +291,7 @@ static const luaL_Reg socket_methods[] = { { "close", l_close },
 static const luaL_Reg socket_meta[] = { { "__tostring", l_tostring },
                                         { "__close", l_close },
                                         { "__is_open", l_is_open },
-                                        { "__gc", l_gc },
+                                        { "__gc", lml_handle_gc },
                                         { NULL, NULL } };
 
 static const luaL_Reg server_methods[] = {
@@ -309,7 +301,7 @@ static const luaL_Reg server_methods[] = {
 static const luaL_Reg server_meta[] = { { "__tostring", l_server_tostring },
                                         { "__close", l_close },
                                         { "__is_open", l_is_open },
-                                        { "__gc", l_gc },
+                                        { "__gc", lml_handle_gc },
                                         { NULL, NULL } };
 
 /* Declares a type; its methods, on top of the stack, become the module's `name`. */

@@ -288,14 +288,6 @@ static int l_drop(lua_State *L) {
   return 0;
 }
 
-static int l_gc(lua_State *L) {
-  lml_handle *handle = lua_touserdata(L, 1);
-  mli_object *object = handle->object;
-  handle->object = NULL;
-  if (object) mli_object_release(object);
-  return 0;
-}
-
 static int l_is_open(lua_State *L) {
   const lml_handle *handle = lua_touserdata(L, 1);
   lua_pushboolean(L, handle->object && !mli_websocket_end(check(L)).code);
@@ -342,9 +334,10 @@ static const luaL_Reg methods[] = {
   { "receive", l_receive }, { "ping", l_ping }, { "close", l_close }, { NULL, NULL }
 };
 
-static const luaL_Reg metamethods[] = {
-  { "__tostring", l_tostring }, { "__is_open", l_is_open }, { "__gc", l_gc }, { NULL, NULL }
-};
+static const luaL_Reg metamethods[] = { { "__tostring", l_tostring },
+                                        { "__is_open", l_is_open },
+                                        { "__gc", lml_handle_gc },
+                                        { NULL, NULL } };
 
 ML_API int luaopen_moonloop_http_websocket_core(lua_State *L);
 
