@@ -41,6 +41,16 @@ describe("map", function()
     assert.is_nil(results[2] or results[4] or errors[1] or errors[3])
   end)
 
+  it("takes what spawn takes", function()
+    local callable = setmetatable({}, { __call = function(_, n) return n + 1 end })
+    for _, job in ipairs { "math:abs", ml.job { math.abs, name = "abs" }, callable } do
+      assert.equal(job == callable and 2 or 1, ml.map({ 1 }, job)[1])
+      for item, value in ml.each({ 1 }, job) do
+        assert.same({ 1, job == callable and 2 or 1 }, { item, value })
+      end
+    end
+  end)
+
   it("takes an empty list", function()
     assert.same({ {}, {} }, { ml.map({}, print) })
   end)

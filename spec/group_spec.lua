@@ -135,6 +135,24 @@ for where, run in pairs{ ["in a job"] = ml.run, ["in a sync state"] = in_sync } 
       end)
     end)
 
+    it("has its body's failure before those of the clean-up that it causes", function()
+      run(function()
+        local started = ml.Queue()
+        local err = h.raised(ml.group, function(g)
+          for _ = 1, 3 do
+            g:spawn(function(queue)
+              local _ <close> = setmetatable({}, { __close = function() error("clean-up", 0) end })
+              queue:put(true)
+              ml.sleep(3600)
+            end, started)
+          end
+          take(started, 3)
+          error("body", 0)
+        end)
+        assert.same({ "body", "clean-up", "clean-up", "clean-up" }, err.errors)
+      end)
+    end)
+
     it("does not count cancelled jobs as failures", function()
       run(function()
         local started, seen = ml.Queue(), ml.Queue()

@@ -42,6 +42,16 @@ describe("a job", function()
     assert.same({ "arg", "end" }, { ex:submit(co, "arg"):result(h.TIMEOUT) })
   end)
 
+  it("may be a callable table, or a ref", function()
+    local times = setmetatable({ 7 }, { __call = function(self, x) return self[1] * x end })
+    assert.equal(42, ex:submit(times, 6):result(h.TIMEOUT))
+    local calls = 0
+    local ref = ml.ref(function(n) calls = calls + n return calls end)
+    assert.equal(3, ex:submit(ref, 3):result(h.TIMEOUT))
+    assert.equal(5, ml.to_thread(ref, 2))
+    assert.equal(5, calls)
+  end)
+
   it("may be ml.job with arguments and a name", function()
     local future = ex:submit(ml.job{ count, "a", "b", name = "counting" })
     assert.same({ 2, "a", "b" }, { future:result(h.TIMEOUT) })

@@ -82,6 +82,16 @@ describe("run", function()
     end))
   end)
 
+  it("keeps the time limit of ml.job", function()
+    local function nap()
+      local err = h.raised(ml.run, ml.job{ ml.sleep, 3600, timeout = h.SHORT })
+      assert.equal("timeout", err.code)
+      assert.equal(5, ml.run(ml.job{ math.abs, -5, timeout = h.TIMEOUT }))
+    end
+    nap()
+    ml.run(nap)
+  end)
+
   it("refuses what is no function", function()
     h.misuse("number", function() ml.run(1) end)
     h.misuse("", function() ml.run() end)

@@ -108,8 +108,10 @@ local function leave(self, failed, ...)
   local body_error = ...
   local open = core.scope_pop(self.scope)
   local own = failed and core.scope_absorbs(self.scope, body_error)
-  if failed and not self.cancelled then cancel(self) end
-  if failed then core.poll() end -- jobs that failed before the body come before it
+  if failed then
+    core.poll() -- jobs that failed before the body come before it
+    if not self.cancelled then cancel(self) end
+  end
   -- The cancel of the owner is no failure of the group; it goes on if nothing failed.
   local failures, owner_cancel = self.failures, nil
   if failed and not own then

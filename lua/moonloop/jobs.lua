@@ -11,6 +11,10 @@ local Job = { __name = "moonloop.job" }
 
 local open
 
+-- What a callable value that is no function is called through: its own __call may be a C function,
+-- which would not cross.
+local function call(callable, ...) return callable(...) end
+
 --- A job with its arguments and options.
 -- @param spec { f, arg1, ..., name = string, timeout = seconds, n = length with f, for nils,
 --   loop = which of an executor's loops, affinity = value: jobs of the same one share a loop,
@@ -79,7 +83,7 @@ function open(...)
     return f, job.name or name, job.timeout or timeout, args
   end
   if type(meta) == "table" and type(meta.__call) == "function" then
-    return meta.__call, nil, nil, pack(...)
+    return call, nil, nil, pack(...)
   end
   misuse('job expected (a function, "module:function", a fresh coroutine or ml.job{...}), got %s',
     check.type_of(...))

@@ -2,6 +2,7 @@
 
 local core = require "moonloop.core"
 local check = require "moonloop.check"
+local jobs = require "moonloop.jobs"
 local scopes = require "moonloop.scopes"
 local misuse = check.misuse
 local pack, unpack = table.pack, table.unpack
@@ -220,9 +221,7 @@ function lists.map(list, f, options)
   options = check.options("map", options, { limit = true })
   local limit = check.count("map: option 'limit'", options.limit, math.huge)
   local source = lists.source_of("map", list)
-  if type(f) ~= "function" and type(f) ~= "string" then
-    misuse("map: function expected, got %s", type(f))
-  end
+  jobs.open(f)
   local running, results, errors = {}, {}, {}
   local guard <close> = stop_at_exit(running) -- luacheck: ignore guard
   fan_out(source, f, limit, running, core.waitset(), function(index, future)
@@ -284,6 +283,7 @@ function lists.each(list, f, options)
   options = check.options("each", options, { limit = true })
   local limit = check.count("each: option 'limit'", options.limit, math.huge)
   local source = lists.source_of("each", list)
+  jobs.open(f)
   local running = {}
   local next_one = fan_out(source, f, limit, running, core.waitset())
   local it
