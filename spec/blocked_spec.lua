@@ -17,6 +17,26 @@ local function hold_in_c()
   return after
 end
 
+-- A pipe with a name, and a job that is blocked in C until something is written into it.
+local function new_pipe()
+  local path = os.tmpname()
+  os.remove(path)
+  assert(os.execute("mkfifo " .. path))
+  return path
+end
+
+local function read_pipe(path, started)
+  started:open()
+  local file <close> = assert(io.open(path))
+  return file:read "a"
+end
+
+local function end_pipe(path)
+  local file <close> = assert(io.open(path, "w"))
+  file:write "written"
+  os.remove(path)
+end
+
 -- Sets a handler that opens the gate with the info.
 local function report_to(gate)
   ml.on_blocked(function(info)
@@ -88,7 +108,9 @@ describe("a blocked loop", function()
     ex:submit(hold_in_c):result(h.TIMEOUT)
     local info = reported:pass()
     assert.matches("blocked_spec.lua:%d+: in ", info.traceback)
-    if not h.checking() then assert.matches("libc", info.inside) end
+    if not h.checking() then
+      assert.matches("libc.*, called at .*blocked_spec.lua:%d+$", info.inside)
+    end
   end)
 
   it("whose job is but one C call is reported after it", function()
@@ -174,10 +196,84 @@ describe("a blocked loop", function()
     assert.matches("'stuck' did not stop: endless %(runs at .*:%d+%)", err.message)
   end)
 
+  it("is named by both inside one C call, with the line that called it", function()
+    local other = ml.AsyncExecutor{ name = "stuck", blocked_ms = 0 }
+    local started, pipe = h.gate(), new_pipe()
+    local future = other:submit(ml.job{ read_pipe, pipe, started, name = "reader" })
+    started:pass()
+    local list
+    h.eventually(function()
+      list = other:jobs()
+      return list[1] and (list[1].inside or h.checking())
+    end)
+    local ok, err = other:shutdown{ timeout = 0 }
+    end_pipe(pipe)
+    assert.equal("written", future:result(h.TIMEOUT))
+    h.close(other)
+    assert.is_nil(ok)
+    assert.equal("reader", list[1].name)
+    assert.equal("running", list[1].state)
+    assert.matches("'stuck' did not stop: reader ", err.message)
+    if h.checking() then return end
+    assert.matches("libc.*, called at .*blocked_spec.lua:%d+$", list[1].inside)
+    assert.matches("is inside one C call: .*blocked_spec.lua:%d+, submitted at ", err.message)
+  end)
+
   it("is misuse to limit by what is no time", function()
     h.misuse("blocked_ms", function() ml.AsyncExecutor{ blocked_ms = -1 } end)
     h.misuse("blocked_ms", function() ml.AsyncExecutor{ blocked_ms = "soon" } end)
     h.misuse("blocked_ms", function() ml.ThreadExecutor{ blocked_ms = 1 } end)
+  end)
+end)
+
+describe("a pool that does not stop", function()
+  it("names its jobs, their lines, waits and C calls", function()
+    local pool = ml.ThreadExecutor{ name = "stuck", workers = 3 }
+    local started, release, pipe = { h.gate(), h.gate(), h.gate() }, h.gate(), new_pipe()
+    pool:submit(ml.job{ function(s, gate, f)
+      s:open()
+      return f(gate)
+    end, started[1], release, hold, name = "spinner" })
+    pool:submit(ml.job{ h.hold, started[2], release, name = "waiter" })
+    pool:submit(ml.job{ read_pipe, pipe, started[3], name = "reader" })
+    for _, gate in ipairs(started) do gate:pass() end
+    local patterns = {
+      "spinner %(runs at .-blocked_spec.lua:%d+, submitted at ",
+      "waiter %(waits for .- at .-helpers.lua:%d+, submitted at ",
+      "reader %(is inside one C call: .- called at .-blocked_spec.lua:%d+, submitted at ",
+    }
+    if h.checking() then patterns = { "spinner", "waiter", "reader" } end
+    local err
+    h.eventually(function()
+      err = select(2, pool:shutdown{ timeout = 0 })
+      for _, pattern in ipairs(patterns) do
+        if not err.message:find(pattern) then return false end
+      end
+      return true
+    end)
+    release:open()
+    end_pipe(pipe)
+    h.close(pool)
+    assert.equal("timeout", err.code)
+    assert.equal(3, #err.jobs)
+  end)
+end)
+
+describe("the end of a program", function()
+  it("names the line that does not stop", function()
+    local err, code = h.run_script([[
+      local ml = require "moonloop"
+      local started = ml.promise()
+      local function spin()
+        started:set_result()
+        while true do math.random() end
+      end
+      ml.AsyncExecutor{ name = "endless", blocked_ms = 0 }:submit(ml.job{ spin, name = "spinner" })
+      started.future:result(10)
+    ]])
+    assert.equal(0, code)
+    assert.matches("executor 'endless' did not stop within 5 s of its state's closing:\n" ..
+      "  job 'spinner', submitted at .-:7, runs at .-:[45]\n", err)
   end)
 end)
 

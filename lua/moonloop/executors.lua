@@ -76,15 +76,19 @@ function Executor:map(job, list, options)
   return a, b, c, d
 end
 
---- How long a loop that is at work may take to answer, in seconds.
-local BUSY = 0.5
+--- How long a loop may take to answer, and what holds it to say more, in seconds.
+local ANSWER, MORE = 0.1, 0.4
 
---- A job's name, what it waits for or the line that runs, and where it was submitted.
+--- A job's name, what it waits for or where it runs, and where it was submitted.
 local function held_by(job)
   local facts = {}
-  local line = job.state == "running" and job.traceback and job.traceback:match "([^%s]+:%d+):"
+  local line = job.runs_at
+    or job.state == "running" and job.traceback and job.traceback:match "([^%s]+:%d+):"
   if line then facts[1] = "runs at " .. line end
-  if job.waits_for then facts[1] = "waits for " .. job.waits_for end
+  if job.inside then facts[1] = ("is inside one C call: " .. job.inside):gsub(": $", "") end
+  if job.waits_for then
+    facts[1] = "waits for " .. job.waits_for .. (line and " at " .. line or "")
+  end
   if job.submitted_at then facts[#facts + 1] = "submitted at " .. job.submitted_at end
   return #facts > 0 and ("%s (%s)"):format(job.name, table.concat(facts, ", ")) or job.name
 end
@@ -116,6 +120,10 @@ function Executor:shutdown(options)
   local ended = core.shutdown(self, options.cancel)
   if not wait then return true end
   if not ended:wait(options.timeout) then
+    if core.executor_kind(self) == "thread" then
+      core.look(self)
+      core.sleep(ANSWER)
+    end
     local left = self:jobs()
     local who = #left > 0 and names_of(left) or "its loop does not answer"
     local text = ("executor '%s' did not stop: %s"):format(core.executor_name(self), who)
@@ -136,13 +144,14 @@ function Executor:jobs()
   if core.executor_kind(self) == "thread" then return answers end
   local all = {}
   for i, answer in ipairs(answers) do
-    local ok, list = answer:wait(BUSY)
+    local ok, list = answer:wait(ANSWER)
     if not ok then -- it is held up: what holds it may say more
       local either = { answer, core.ask_running(self, i) }
-      local settled = lists.wait(either, { timeout = BUSY, return_when = "first" })
+      local settled = lists.wait(either, { timeout = MORE, return_when = "first" })
       ok, list = (settled[1] or answer):wait(0)
     end
-    if ok then table.move(list, 1, #list, #all + 1, all) end
+    if not ok then list = { core.spot(self, i) } end -- it is inside one C call
+    table.move(list, 1, #list, #all + 1, all)
   end
   return all
 end

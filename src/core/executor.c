@@ -228,6 +228,13 @@ mli_worker *mli_executor_adopt(mli_executor *ex) {
 
 /* ---- the executor ---- */
 
+mli_worker *mli_executor_worker(mli_executor *ex, unsigned index) {
+  mli_lock_acquire(&ex->lock);
+  mli_worker *w = index < ex->count ? ex->workers[index] : NULL;
+  mli_lock_release(&ex->lock);
+  return w;
+}
+
 static void executor_destroy(mli_object *object) {
   mli_executor *ex = mli_container(object, mli_executor, object);
   for (unsigned i = 0; i < ex->count; i++) {

@@ -189,6 +189,9 @@ typedef struct mli_totals {
 } mli_totals;
 void mli_executor_totals(mli_executor *ex, mli_totals *out);
 
+/* The worker with this index, or NULL. It stays as long as the executor. Thread: any. */
+mli_worker *mli_executor_worker(mli_executor *ex, unsigned index);
+
 /* The worker that the calling thread is, or NULL. */
 mli_worker *mli_worker_self(void);
 /* For driven.c: the calling thread is that worker from here on; returns the one before. */

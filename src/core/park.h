@@ -24,6 +24,13 @@ static inline void mli_lock_acquire(mli_lock *lock) {
     mli_lock_slow(lock);
 }
 
+/* Without waiting: in a signal's handler too. */
+static inline bool mli_lock_try(mli_lock *lock) {
+  unsigned open = 0;
+  return atomic_compare_exchange_strong_explicit(&lock->word, &open, 1, memory_order_acquire,
+                                                 memory_order_relaxed);
+}
+
 static inline void mli_lock_release(mli_lock *lock) {
   if (mli_unlikely(atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2))
     mli_unlock_slow(lock);

@@ -243,6 +243,14 @@ static bool interrupted(lua_State *L, lml_state *S, const lua_Hook before[2]) {
   return false;
 }
 
+/* The thread sleeps; others see for what. */
+static ml_status sleep_until(lml_state *S, mli_parker *parker, const char *what, uint64_t until) {
+  S->waits_for = what;
+  ml_status status = mli_park(parker, until);
+  S->waits_for = NULL;
+  return status;
+}
+
 static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
   lml_sync_wait *w = mli_container(a, lml_sync_wait, await);
   const lua_Hook before[2] = { lua_gethook(L), lua_gethook(S->L) };
@@ -265,7 +273,7 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
       uint64_t slice = mli_now() + SIGNAL_SLICE;
       if (slice < until) until = slice;
     }
-    ml_status status = mli_park(w->parker, until);
+    ml_status status = sleep_until(S, w->parker, a->what, until);
     if (status == ML_OK && !lml_task_cancelled(S)) continue;
     if (a->why || atomic_load_explicit(&a->woken, memory_order_acquire)) continue;
     if (lml_task_cancelled(S))
@@ -492,7 +500,8 @@ static int l_poll(lua_State *L) {
     lml_await *a = lml_await_begin(L, S, "poll"); /* raises when a scope has ended */
     uint64_t bound = lml_scope_deadline(S->scope);
     uint64_t until = bound < deadline ? bound : deadline;
-    ml_status status = mli_park(mli_container(a, lml_sync_wait, await)->parker, until);
+    mli_parker *parker = mli_container(a, lml_sync_wait, await)->parker;
+    ml_status status = sleep_until(S, parker, a->what, until);
     sync_pop(S);
     some = lml_inbox_deliver(L, S);
     if (status == ML_INTERRUPTED && interrupted(L, S, before)) lml_misuse(L, "interrupted!");

@@ -11,8 +11,6 @@
 ** B1  Each incident is reported once to the handler, by the loop's thread, in its state.
 ** B2  A slice ends in the job's own coroutine only, and only where Lua can yield.
 */
-#include <dlfcn.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,62 +22,6 @@ static lml_handler handler = { .slot = LML_ON_BLOCKED };
 
 static int l_on_blocked(lua_State *L) { return lml_handler_set(L, &handler); }
 
-/* ---- what holds it, in words ---- */
-
-static void note_text(char *to, size_t size, const char *from) {
-  size_t n = 0;
-  while (from && from[n] && n + 1 < size) {
-    to[n] = from[n];
-    n++;
-  }
-  to[n] = '\0';
-}
-
-/* In the signal's handler, on the loop's thread: reads what that thread owns. */
-static void note(lml_state *S) {
-  lml_held *h = &S->held;
-  if (atomic_load(&h->noted)) return;
-  lml_job *job = S->current;
-  mli_task *task = job ? job->task : NULL;
-  h->id = job ? job->id : 0;
-  h->line = task ? task->line : job ? job->place.line : 0;
-  h->place = atomic_load(&S->poked.place);
-  note_text(h->name, sizeof h->name,
-            job && job->info && job->info->name ? job->info->name
-            : task                              ? task->name
-                                                : NULL);
-  note_text(h->chunk, sizeof h->chunk,
-            task                ? mli_task_chunk(task)
-            : job && !S->naming ? lml_chunk_name(S, job->place.chunk)
-                                : "?");
-  atomic_store(&h->noted, true);
-}
-
-/* "job 'fetch', submitted at app.lua:3," */
-static void describe(const lml_held *h, char *text, size_t size) {
-  if (h->id == 0)
-    snprintf(text, size, "a callback");
-  else if (h->name[0])
-    snprintf(text, size, "job '%s'", h->name);
-  else
-    snprintf(text, size, "job %u", h->id);
-  size_t n = strlen(text);
-  if (h->line) snprintf(text + n, size - n, ", submitted at %s:%u,", h->chunk, h->line);
-}
-
-/* "clock_nanosleep in libc.so.6", or the library alone. */
-static void describe_place(uintptr_t place, char *text, size_t size) {
-  Dl_info info;
-  text[0] = '\0';
-  if (!place || !dladdr((void *)place, &info) || !info.dli_fname) return;
-  const char *file = strrchr(info.dli_fname, '/');
-  file = file ? file + 1 : info.dli_fname;
-  if (info.dli_sname)
-    snprintf(text, size, "%s in %s", info.dli_sname, file);
-  else
-    snprintf(text, size, "in %s", file);
-}
-
 static void say(const char *text) { atomic_load (&lml_report_write)(text, strlen(text)); }
 
 /* ---- the report, on the loop's thread ---- */
@@ -88,7 +30,8 @@ typedef struct incident {
   lml_state *S;
   bool inside; /* the hook interrupted Lua code: it has a traceback */
   double ms;
-  char who[MLI_NAME_MAX + LUA_IDSIZE + 64], call[128];
+  lml_spot spot;
+  char who[MLI_NAME_MAX + LUA_IDSIZE + 64], call[LML_SPOT_CALL];
 } incident;
 
 /* Pushes the frames of the running coroutine, then of those that resumed it. */
@@ -113,7 +56,7 @@ static void set_field(lua_State *L, const char *key, const char *value) {
 
 /* Stack: incident, traceback or nil. Pushes the info. */
 static void push_info(lua_State *L, const incident *i) {
-  const lml_held *h = &i->S->held;
+  const lml_spot *h = &i->spot;
   char name[32], where[LUA_IDSIZE + 16] = "";
   snprintf(name, sizeof name, "job %u", h->id);
   if (h->line) snprintf(where, sizeof where, "%s:%u", h->chunk, h->line);
@@ -153,14 +96,24 @@ static int report(lua_State *L) {
   return 0;
 }
 
-/* A report is in no job: its handler must not wait. */
+/* A report is in no job: its handler must not wait. An incident whose step was over before
+** the poke came is none. */
 static void report_from(lua_State *L, lml_state *S, bool inside) {
   lml_held *h = &S->held;
+  mli_watch *w = &S->loop->watch;
+  unsigned beat = atomic_load(&h->beat);
+  if (beat != atomic_load_explicit(&w->beat, memory_order_relaxed)) {
+    atomic_fetch_sub_explicit(&w->incidents, 1, memory_order_relaxed);
+    return;
+  }
   uint64_t now = mli_now(), since = atomic_load(&h->since);
   incident i = { .S = S, .inside = inside, .ms = now > since ? (double)(now - since) / 1e6 : 0 };
-  if (!atomic_load(&h->noted)) note(S);
-  describe(h, i.who, sizeof i.who);
-  if (atomic_load(&h->told)) describe_place(h->place, i.call, sizeof i.call);
+  if (!lml_spot_of_step(S, beat, &i.spot)) { /* no signal came */
+    lml_spot_note(S);
+    lml_spot_of_step(S, beat, &i.spot);
+  }
+  lml_spot_describe(&i.spot, i.who, sizeof i.who);
+  if (atomic_load(&h->told)) lml_spot_call(&i.spot, i.call, sizeof i.call);
   if (!lua_checkstack(L, LUA_MINSTACK)) return;
   lml_job *job = S->current;
   S->current = NULL;
@@ -174,6 +127,11 @@ static void report_from(lua_State *L, lml_state *S, bool inside) {
 
 /* In the hook. */
 static void serve_look(lua_State *L, lml_state *S) { report_from(L, S, true); }
+
+static void serve_ask(lua_State *L, lml_state *S) {
+  lml_spot_place(L, S);
+  lml_questions_answer(L, S);
+}
 
 static void serve_slice(lua_State *L, lml_state *S) {
   lml_job *job = S->current;
@@ -202,20 +160,22 @@ static void late(mli_watch *w, mli_late what, uint64_t took) {
     lml_poke(S, LML_POKE_SLICE);
   } else if (what == MLI_LATE_STEP) {
     atomic_store(&h->told, false);
-    atomic_store(&h->noted, false);
     atomic_store(&h->since, atomic_load(&w->since));
+    atomic_store(&h->beat, w->seen);
     lml_poke(S, LML_POKE_LOOK);
   } else if (lml_poke_is_due(S, LML_POKE_LOOK)) {
-    char who[MLI_NAME_MAX + LUA_IDSIZE + 64] = "a job", call[128] = "", text[512];
-    bool noted = atomic_load(&h->noted);
+    char who[MLI_NAME_MAX + LUA_IDSIZE + 64] = "a job", call[LML_SPOT_CALL] = "", text[512];
+    lml_spot spot;
+    bool noted = lml_spot_of_step(S, w->seen, &spot); /* else no signal comes through */
     if (noted) {
-      describe(h, who, sizeof who);
-      describe_place(h->place, call, sizeof call);
+      lml_spot_describe(&spot, who, sizeof who);
+      lml_spot_call(&spot, call, sizeof call);
     }
     atomic_store(&h->told, noted);
     if (lml_handler_is_set(&handler)) return; /* it is told when the call is over */
-    snprintf(text, sizeof text, "moonloop: %s holds its loop for %d ms, inside one C call%s%s\n",
-             who, (int)(took / MLI_MILLISECOND), *call ? ": " : "", call);
+    snprintf(text, sizeof text, "moonloop: %s %s its loop for %d ms%s%s%s\n", who,
+             noted ? "holds" : "that cannot be looked at holds", (int)(took / MLI_MILLISECOND),
+             noted ? ", inside one C call" : "", *call ? ": " : "", call);
     say(text);
   }
 }
@@ -303,13 +263,15 @@ static int l_preempt(lua_State *L) {
 void lml_blocked_leave(lml_state *S) {
   mli_watch_remove(&S->loop->watch);
   lml_questions_answer(NULL, S);
+  lml_poke_forget(S, LML_POKE_LOOK); /* the next loop of this state has other jobs */
+  lml_poke_forget(S, LML_POKE_SLICE);
   lml_poke_leave(S);
   S->slice = 0;
 }
 
 static void serve(void) {
-  lml_poke_serves(LML_POKE_LOOK, serve_look, note);
-  lml_poke_serves(LML_POKE_ASK, lml_questions_answer, NULL);
+  lml_poke_serves(LML_POKE_LOOK, serve_look, lml_spot_note);
+  lml_poke_serves(LML_POKE_ASK, serve_ask, lml_spot_note);
   lml_poke_serves(LML_POKE_SLICE, serve_slice, NULL);
 }
 

@@ -8,6 +8,7 @@
 #include "worker.h"
 
 #define CLOSE_GRACE (5 * MLI_SECOND)
+#define ANSWER_MS 20 /* for a thread to say where it is, ten times at most */
 
 /* ---- what a state made ---- */
 
@@ -189,20 +190,35 @@ void lml_host_enter(void) {
   mli_lock_release(&defaults.lock);
 }
 
-/* Says on stderr what keeps an executor from ending. */
+/* Has its threads say where they are. True: there is no more to be known of any. */
+static bool know_all(mli_executor *ex) {
+  mli_worker *w;
+  lml_spot spot;
+  bool all = true;
+  for (unsigned i = 0; (w = mli_executor_worker(ex, i)); i++) {
+    if (!lml_spot_read(w, &spot) || spot.at[0]) continue;
+    all = !lml_spot_ask(w) && all;
+  }
+  return all;
+}
+
+/* Says on stderr what keeps an executor from ending, and at which line. */
 static void complain(mli_executor *ex) {
-  char text[1024];
+  char text[2048];
+  for (int tries = 0; tries < 10 && !know_all(ex); tries++) uv_sleep(ANSWER_MS);
   int n = snprintf(text, sizeof text,
                    "moonloop: executor '%s' did not stop within %d s of its state's closing:",
                    ex->name, (int)(CLOSE_GRACE / MLI_SECOND));
-  mli_lock_acquire(&ex->lock);
-  for (unsigned i = 0; i < ex->count && n < (int)sizeof text; i++) {
-    const mli_task *task = ex->workers[i]->task;
-    if (task)
-      n += snprintf(text + n, sizeof text - (size_t)n, " job '%s' (submitted at %s:%u)",
-                    task->name[0] ? task->name : "unnamed", mli_task_chunk(task), task->line);
+  mli_worker *w;
+  for (unsigned i = 0; n < (int)sizeof text && (w = mli_executor_worker(ex, i)); i++) {
+    lml_spot spot;
+    char who[256], where[256];
+    if (!lml_spot_read(w, &spot)) continue;
+    lml_spot_describe(&spot, who, sizeof who);
+    lml_spot_where(&spot, where, sizeof where);
+    n += snprintf(text + n, sizeof text - (size_t)n, "\n  %s %s", who,
+                  *where ? where : "runs still");
   }
-  mli_lock_release(&ex->lock);
   fprintf(stderr, "%s\n", text);
 }
 

@@ -107,7 +107,8 @@ typedef struct pool_job {
   char name[MLI_NAME_MAX];
   mli_text *chunk; /* a reference, or NULL */
   uint32_t line;
-  bool running;
+  mli_worker *worker;   /* NULL: it is queued */
+  const mli_task *task; /* only to compare */
 } pool_job;
 
 typedef struct pool_list {
@@ -116,30 +117,49 @@ typedef struct pool_list {
 } pool_list;
 
 /* Under the executor's lock: nothing may raise. Counts also what finds no room. */
-static void note(pool_list *list, const mli_task *task, bool running) {
+static void note(pool_list *list, const mli_task *task, mli_worker *w) {
   if (list->count++ >= list->room) return;
   pool_job *job = &list->jobs[list->count - 1];
   memcpy(job->name, task->name, sizeof job->name);
   job->chunk = task->chunk ? mli_retain(task->chunk) : NULL;
   job->line = task->line;
-  job->running = running;
+  job->worker = w;
+  job->task = task;
 }
 
 static void note_queue(pool_list *list, mli_node *node) {
-  for (; node; node = node->next) note(list, mli_container(node, mli_task, node), false);
+  for (; node; node = node->next) note(list, mli_container(node, mli_task, node), NULL);
 }
 
 static void note_all(pool_list *list, mli_executor *ex) {
   list->count = 0;
   mli_lock_acquire(&ex->lock);
   for (unsigned i = 0; i < ex->count; i++)
-    if (ex->workers[i]->task) note(list, ex->workers[i]->task, true);
+    if (ex->workers[i]->task) note(list, ex->workers[i]->task, ex->workers[i]);
   for (unsigned i = 0; i < ex->count; i++) note_queue(list, ex->workers[i]->own);
   note_queue(list, ex->queue);
   mli_lock_release(&ex->lock);
   if (list->count > list->room) { /* what was noted is let go: once more with more room */
     for (size_t i = 0; i < list->room; i++)
       if (list->jobs[i].chunk) mli_release(list->jobs[i].chunk);
+  }
+}
+
+/* Stack: a job's table. Where it is. */
+static void set_spot(lua_State *L, const lml_spot *spot) {
+  char call[LML_SPOT_CALL];
+  if (spot->waits_for[0]) {
+    lua_pushstring(L, spot->waits_for);
+    lua_setfield(L, -2, "waits_for");
+  }
+  if (spot->in_call) {
+    lml_spot_call(spot, call, sizeof call);
+    lua_pushstring(L, call);
+    lua_setfield(L, -2, "inside");
+  }
+  if (spot->at[0]) {
+    lua_pushstring(L, spot->at);
+    lua_setfield(L, -2, "runs_at");
   }
 }
 
@@ -151,8 +171,11 @@ static void push_pool_job(lua_State *L, pool_job *job) {
   lua_createtable(L, 0, 3);
   lua_pushstring(L, job->name[0] ? job->name : "job");
   lua_setfield(L, -2, "name");
-  lua_pushstring(L, job->running ? "running" : "queued");
+  lua_pushstring(L, job->worker ? "running" : "queued");
   lua_setfield(L, -2, "state");
+  lml_spot spot;
+  if (job->worker && lml_spot_read(job->worker, &spot) && spot.task == job->task)
+    set_spot(L, &spot);
   if (!job->line) return;
   lua_pushstring(L, where);
   lua_setfield(L, -2, "submitted_at");
@@ -226,6 +249,36 @@ static int l_ask_running(lua_State *L) {
   return 1;
 }
 
+/* look(executor): has its threads note where they are. */
+static int l_look(lua_State *L) {
+  mli_executor *ex = lml_executor_check(L, 1);
+  mli_worker *w;
+  for (unsigned i = 0; (w = mli_executor_worker(ex, i)); i++) lml_spot_ask(w);
+  return 0;
+}
+
+/* spot(executor, i) -> what holds its loop i, as far as it was asked, or nil. */
+static int l_spot(lua_State *L) {
+  mli_executor *ex = lml_executor_check(L, 1);
+  lua_Integer i = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, ex->loops && i >= 1 && i <= (lua_Integer)ex->size, 2, "no such loop");
+  lml_spot spot;
+  char name[32];
+  if (!lml_spot_read(ex->workers[i - 1], &spot)) return 0;
+  snprintf(name, sizeof name, spot.id ? "job %u" : "a callback", spot.id);
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, spot.name[0] ? spot.name : name);
+  lua_setfield(L, -2, "name");
+  lua_pushliteral(L, "running");
+  lua_setfield(L, -2, "state");
+  if (spot.line) {
+    lua_pushfstring(L, "%s:%d", spot.chunk, (int)spot.line);
+    lua_setfield(L, -2, "submitted_at");
+  }
+  set_spot(L, &spot);
+  return 1;
+}
+
 /* ask_jobs(executor) -> a list of futures, one a loop; a pool's jobs at once. */
 static int l_ask_jobs(lua_State *L) {
   lml_state *S = lml_upstate(L);
@@ -256,10 +309,8 @@ static int l_own_jobs(lua_State *L) { return push_jobs(L, lml_upstate(L)); }
 
 void lml_executor_jobs_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "ask_jobs", l_ask_jobs },
-    { "ask_running", l_ask_running },
-    { "own_jobs", l_own_jobs },
-    { NULL, NULL },
+    { "ask_jobs", l_ask_jobs }, { "ask_running", l_ask_running }, { "look", l_look },
+    { "spot", l_spot },         { "own_jobs", l_own_jobs },       { NULL, NULL },
   };
   lml_setfuncs(L, functions);
 }

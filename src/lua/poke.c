@@ -3,17 +3,49 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
 #include "state.h"
 
+/* What a signal interrupted: the instruction, and if that is a system call which one. With
+** SA_RESTART it is either about to be made (again), or it was broken off with EINTR. */
+typedef struct interrupted {
+  uintptr_t place;
+  long call; /* -1: none, or unknown; 0: broken off */
+} interrupted;
+
+static interrupted what_was(const void *context) {
+  const ucontext_t *u = context;
 #if defined(__x86_64__)
-#define PLACE_OF(context) ((uintptr_t)((ucontext_t *)(context))->uc_mcontext.gregs[REG_RIP])
-#elif defined(__i386__)
-#define PLACE_OF(context) ((uintptr_t)((ucontext_t *)(context))->uc_mcontext.gregs[REG_EIP])
+  uintptr_t pc = (uintptr_t)u->uc_mcontext.gregs[REG_RIP];
+  const unsigned char *code = (const unsigned char *)pc;
+  long value = (long)u->uc_mcontext.gregs[REG_RAX];
+  if (value == -EINTR) return (interrupted){ pc, code[-2] == 0x0f && code[-1] == 0x05 ? 0 : -1 };
+  return (interrupted){ pc, code[0] == 0x0f && code[1] == 0x05 ? value : -1 };
 #elif defined(__aarch64__)
-#define PLACE_OF(context) ((uintptr_t)((ucontext_t *)(context))->uc_mcontext.pc)
+  uintptr_t pc = (uintptr_t)u->uc_mcontext.pc;
+  const unsigned *code = (const unsigned *)pc, svc = 0xd4000001;
+  if ((long)u->uc_mcontext.regs[0] == -EINTR) return (interrupted){ pc, code[-1] == svc ? 0 : -1 };
+  return (interrupted){ pc, code[0] == svc ? (long)u->uc_mcontext.regs[8] : -1 };
 #else
-#define PLACE_OF(context) ((void)(context), (uintptr_t)0)
+  (void)u;
+  return (interrupted){ 0, -1 };
 #endif
+}
+
+/* Memory is allocated with these: Lua may be in the midst of anything. */
+static bool is_of_allocators(long call) {
+  switch (call) {
+  case SYS_mmap:
+  case SYS_munmap:
+  case SYS_mremap:
+  case SYS_mprotect:
+  case SYS_madvise:
+  case SYS_brk:
+  case SYS_futex: return true;
+  default: return false;
+  }
+}
 
 static struct {
   lml_poke_function serve;
@@ -82,8 +114,7 @@ void lml_poke_later(lml_state *S, lml_poke_reason reason) {
 
 /* ---- the signal ---- */
 
-/* What runs, as far as it was we who called it; NULL: nothing that a hook could stop. */
-static lua_State *runs(const lml_state *S) {
+lua_State *lml_poke_runs(const lml_state *S) {
   if (S->running) return S->running;
   if (S->delivering) return S->callbacks;
   if (S->from) return S->from;
@@ -96,22 +127,25 @@ static void on_signal(int number, siginfo_t *info, void *context) {
   lml_state *S = here;
   if (S) {
     atomic_store(&S->poked.sent, false);
-    atomic_store(&S->poked.place, PLACE_OF(context));
+    interrupted was = what_was(context);
+    atomic_store(&S->poked.place, was.place);
+    S->poked.at_rest = was.call >= 0 && !is_of_allocators(was.call);
     unsigned reasons = atomic_load(&S->poked.reasons);
     for (unsigned i = 0; i < LML_POKE_REASONS; i++)
       if ((reasons & 1u << i) && functions[i].note) functions[i].note(S);
-    lua_State *L = reasons ? runs(S) : NULL;
+    lua_State *L = reasons ? lml_poke_runs(S) : NULL;
     if (L) arm(S, L);
+    S->poked.at_rest = false;
   }
   errno = error;
 }
 
-/* The signal's number: chosen at first use, for threads to let it through; taken with
-** the first poke. */
+/* The signal's number: chosen as the first state opens, for our threads to let it through;
+** taken with the first poke. */
 static struct {
   mli_lock lock;
-  int number;             /* [M] 0: not chosen yet; -1: none is free */
-  enum { NO, YES } taken; /* [M] */
+  int number; /* [M] 0: not chosen yet; -1: none is free */
+  bool taken; /* [M] our handler was set */
 } sig;
 
 static bool is_free(int number) {
@@ -120,41 +154,55 @@ static bool is_free(int number) {
          action.sa_handler == SIG_DFL;
 }
 
-static int choose_signal(void) {
-  mli_lock_acquire(&sig.lock);
-  if (sig.number == 0) {
-    sig.number = -1;
-    for (int n = SIGRTMAX - 1; n > SIGRTMIN && sig.number < 0;
-         n--) /* the ends are in use by others */
-      if (is_free(n)) sig.number = n;
+static bool is_ours(int number) {
+  struct sigaction action;
+  return sigaction(number, NULL, &action) == 0 && (action.sa_flags & SA_SIGINFO) &&
+         action.sa_sigaction == on_signal;
+}
+
+/* A free one, from the upper end, the ends left to others. One that the host blocks may be
+** one that it waits for: second choice. */
+static int find_signal(void) {
+  sigset_t blocked;
+  if (pthread_sigmask(SIG_BLOCK, NULL, &blocked)) return -1;
+  int second = -1;
+  for (int n = SIGRTMAX - 1; n > SIGRTMIN; n--) {
+    if (!is_free(n)) continue;
+    if (!sigismember(&blocked, n)) return n;
+    if (second < 0) second = n;
   }
+  return second;
+}
+
+int lml_poke_choose(void) {
+  mli_lock_acquire(&sig.lock);
+  if (sig.number == 0) sig.number = find_signal();
   int number = sig.number;
   mli_lock_release(&sig.lock);
   return number;
 }
 
-/* The signal's number with our handler in place, or -1. It stays for good: one more may
-** always be on its way. */
+/* The signal's number with our handler in place, or -1: somebody else has it by now. The
+** handler stays for good: one more may always be on its way. */
 static int take_signal(void) {
-  int number = choose_signal();
+  int number = lml_poke_choose();
+  if (number < 0) return -1;
   mli_lock_acquire(&sig.lock);
-  if (sig.taken == NO && number > 0) {
+  if (!sig.taken && is_free(number)) {
     struct sigaction action = { .sa_sigaction = on_signal,
                                 .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK };
     sigemptyset(&action.sa_mask);
-    if (is_free(number) && sigaction(number, &action, NULL) == 0)
-      sig.taken = YES;
-    else
-      number = -1; /* somebody else has it by now */
+    sig.taken = sigaction(number, &action, NULL) == 0;
   }
+  if (!sig.taken || !is_ours(number)) number = -1;
   mli_lock_release(&sig.lock);
   return number;
 }
 
 bool lml_poke(lml_state *S, lml_poke_reason reason) {
+  atomic_fetch_or(&S->poked.reasons, 1u << reason);
   int number = take_signal();
   if (number < 0) return false;
-  atomic_fetch_or(&S->poked.reasons, 1u << reason);
   if (atomic_exchange(&S->poked.sent, true)) return true;
   if (pthread_kill(S->poked.thread, number) == 0) return true;
   atomic_store(&S->poked.sent, false);
@@ -174,8 +222,9 @@ void lml_poke_enter(lml_state *S) {
   S->poked.outer = here;
   here = S;
   atomic_store(&S->poked.sent, false); /* one that came while we were away was for nobody */
-  int number = S->worker && !S->worker->executor->driven ? choose_signal() : -1;
-  if (number < 0) return;
+  int number = lml_poke_choose();
+  bool ours = S->worker && !S->worker->joined; /* else the thread is the host's */
+  if (!ours || number < 0) return;
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, number);

@@ -6,7 +6,7 @@
 **   coroutine ---next instruction---> the hook calls the functions of the reasons
 **
 ** The signal is a real-time one that nobody uses, taken when the first poke is sent.
-** Its handler sets a hook, which Lua allows in a handler, and nothing else.
+** Its handler takes a note and sets a hook, which Lua allows in a handler, and nothing else.
 **
 ** P1  A state is poked between lml_poke_enter and lml_poke_leave only; who pokes keeps
 **     it there, by a lock that its thread takes before it leaves.
@@ -41,6 +41,7 @@ typedef struct lml_poked {
   atomic_uint reasons;      /* [A] a bit each: not served yet */
   atomic_bool sent;         /* [A] a signal is on its way */
   _Atomic(uintptr_t) place; /* [A] the instruction at which the last signal found the thread */
+  volatile bool at_rest;    /* in a signal's handler: it was in the midst of a system call */
   /* The hook of the program that ours took the place of, and in which coroutine. */
   lua_State *kept_in;
   lua_Hook kept;
@@ -59,8 +60,16 @@ void lml_poke_serves(lml_poke_reason reason, lml_poke_function function,
 void lml_poke_enter(lml_state *S);
 void lml_poke_leave(lml_state *S);
 
+/* What runs in it, as far as it was we who called it; NULL: nothing that a hook could stop.
+** Thread: its own, in a signal's handler too. */
+lua_State *lml_poke_runs(const lml_state *S);
+
+/* Which signal it will be: with the masks of the calling thread, a host's, the first time.
+** -1: none. Thread: any. */
+int lml_poke_choose(void);
+
 /* Asks for `reason` to be served by what runs in the state: see P1. False: no signal can
-** be had. Thread: any. Blocks: no. */
+** be had, it is noted all the same. Thread: any. Blocks: no. */
 bool lml_poke(lml_state *S, lml_poke_reason reason);
 /* Takes a reason back, if it was not served yet. Thread: any. */
 void lml_poke_forget(lml_state *S, lml_poke_reason reason);

@@ -140,6 +140,7 @@ lml_state *lml_state_open(lua_State *L) {
     S->worker = mli_worker_self();
   else
     lml_host_enter();
+  lml_poke_choose();
   if (!lml_thread_state) lml_thread_state = S;
   return S;
 }

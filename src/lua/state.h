@@ -9,6 +9,7 @@
 #include "host.h"
 #include "lml.h"
 #include "poke.h"
+#include "spot.h"
 
 typedef struct lml_job lml_job;
 typedef struct lml_await lml_await;
@@ -228,14 +229,14 @@ typedef struct lml_resume { /* a coroutine that was resumed from another */
   lua_State *from;
 } lml_resume;
 
-/* What the signal's handler notes of the job that holds its loop. */
+/* What is known of who holds the thread. */
 typedef struct lml_held {
-  atomic_bool noted;       /* [A] what follows is there, and stays */
+  mli_lock lock; /* a leaf, taken under others: see spot.h */
+  lml_spot spot; /* [M] */
+  /* The incident that is to be reported: */
+  atomic_uint beat;        /* [A] its step */
   atomic_bool told;        /* [A] that it is inside a C call was said */
   _Atomic(uint64_t) since; /* [A] ns */
-  uint32_t id, line;       /* the job's number, 0: no job; where it was submitted */
-  uintptr_t place;         /* the instruction at which it was found */
-  char name[MLI_NAME_MAX], chunk[LUA_IDSIZE];
 } lml_held;
 
 /* What jobs there are, asked of a loop that is held up. */
@@ -259,7 +260,8 @@ struct lml_state {
   lml_job *current;                  /* the running job; NULL: outside of jobs */
   lua_State *running;                /* the innermost coroutine that we resumed */
   lml_poked poked;                   /* how other threads have it stop for a moment */
-  lml_held held;                     /* what a poke found */
+  lml_held held;                     /* where it is, for others to see */
+  const char *volatile waits_for;    /* what the thread of a sync state sleeps for; NULL: it runs */
   unsigned slice;                    /* of its jobs, microseconds; 0: none */
   bool preempted;                    /* the yield under way is the end of a slice */
   _Atomic(lml_question *) questions; /* [A] to be answered by what runs */
