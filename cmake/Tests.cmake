@@ -19,7 +19,7 @@ foreach(test ${tests})
   if(name STREQUAL "crossing_test") # brings its own stand-ins for the rest of src/lua
     moonloop_c_test(${name} core LUA_HEADERS LUA_LIBRARY)
     target_sources(${name} PRIVATE src/lua/crossing.c src/lua/names.c src/lua/bytecode.c)
-  elseif(name STREQUAL "poke_test")
+  elseif(name MATCHES "^(poke|host_signals)_test$")
     moonloop_c_test(${name} core http lua LUA_LIBRARY)
   elseif(name MATCHES "^embed_") # as a C program would: with the library and its header
     moonloop_c_test(${name} libmoonloop LUA_HEADERS LUA_LIBRARY PkgConfig::UV Threads::Threads)
