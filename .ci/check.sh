@@ -118,6 +118,7 @@ sanitized() {
   export LSAN_OPTIONS="suppressions=$root/.ci/lsan.supp:print_suppressions=0"
   export UBSAN_OPTIONS="log_path=$report:exitcode=0:print_stacktrace=1"
   export TSAN_OPTIONS="log_path=$report:exitcode=0:suppressions=$root/.ci/tsan.supp"
+  export MOONLOOP_TEST_LIMIT="${MOONLOOP_TEST_LIMIT:-1800}"
   result=0
   if [ -z "$files" ]; then
     once='/(docs|examples|install|busted_helper|busted_parallel|testing|program|repl|http_timeouts)_spec'
