@@ -8,15 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <uv.h>
-#include "check.h"
-
-#define PATIENCE ml_after_ms(20000)
-
-static bool says(const char *text, const char *part) {
-  bool found = text && strstr(text, part);
-  if (!found) printf("  \"%s\" does not say \"%s\"\n", text ? text : "(NULL)", part);
-  return found;
-}
+#include "embed.h"
 
 /* Jobs come from a state of ours, as code. */
 static ml_future *submit(ml_executor *ex, const char *code) {

@@ -6,15 +6,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
-#include "check.h"
-
-#define PATIENCE ml_after_ms(20000)
-
-static bool says(const char *text, const char *part) {
-  bool found = text && strstr(text, part);
-  if (!found) printf("  \"%s\" does not say \"%s\"\n", text ? text : "(NULL)", part);
-  return found;
-}
+#include "embed.h"
 
 /* ---- modules for the states of the executors: package.preload of a factory ---- */
 

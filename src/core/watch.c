@@ -20,6 +20,10 @@ static struct {
   mli_parker parker; /* of the thread */
 } list;
 
+static _Thread_local bool here;
+
+bool mli_watch_is_here(void) { return here; }
+
 atomic_bool mli_watch_parked = true;
 _Atomic(uint64_t) mli_watch_pause = MLI_FOREVER;
 
@@ -105,6 +109,7 @@ static uint64_t look_at_all(bool *busy) {
 
 static void *watch_main(void *argument) {
   (void)argument;
+  here = true;
   prctl(PR_SET_NAME, "ml-watch");
   uint64_t next = 0;
   unsigned quiet = 0;
@@ -159,6 +164,7 @@ void mli_watch_wake(void) {
 }
 
 void mli_watch_end(void) {
+  if (here) return; /* it cannot wait for itself */
   mli_lock_acquire(&list.life);
   mli_lock_acquire(&list.lock);
   bool end = list.runs && !list.first;

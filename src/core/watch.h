@@ -56,6 +56,9 @@ bool mli_watch_with(mli_watch *w, void (*f)(mli_watch *w, void *argument), void 
 /* No loop is left and none will come: the thread ends. Thread: any but a loop's. */
 void mli_watch_end(void);
 
+/* Whether the calling thread is the watching one: then it must not wait for a loop. */
+bool mli_watch_is_here(void);
+
 /* ---- for the loop's thread ---- */
 
 extern atomic_bool mli_watch_parked;      /* nobody looks */

@@ -19,6 +19,9 @@ struct ml_executor {
   mle_guest *guest;   /* [I] a libuv loop of the host's drives it; a reference; or NULL */
 };
 
+/* Whether others wait for the calling thread: it runs a loop, or tells of one. */
+static inline bool mle_must_not_wait(void) { return mli_loop_self() || mli_watch_is_here(); }
+
 /* Whether the calling thread is the one that drives it. */
 bool mle_drives(const mli_executor *core);
 /* That thread: shuts it down and steps it until it has ended. ML_OK or ML_TIMEOUT. */
@@ -48,7 +51,7 @@ ml_future *mle_future_wrap(mli_future *core, mli_executor *ex);
 ml_status mle_future_status(const mli_future *core);
 
 /* The record of L, where moonloop is opened if need be. ML_MEMORY; ML_MISUSE: Lua's own
-** libraries are not all there. The stack is left as it was. */
+** libraries are not all there, or it belongs to another thread. The stack is left as it was. */
 ml_status mle_state(lua_State *L, lml_state **out);
 /* The error value on top of L, as the words of a failure; pops it. */
 ml_status mle_fail_lua(lua_State *L, ml_status status, const char *function);

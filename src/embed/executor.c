@@ -6,6 +6,7 @@
 #include "embed.h"
 
 #define MOST_LOOPS 1024
+#define MOST_SLICE (3600 * MLI_SECOND)
 
 /* ---- making ---- */
 
@@ -26,6 +27,9 @@ static ml_status read_options(ml_executor_options *o, const ml_executor_options 
     return mle_fail(ML_MISUSE, "ml_executor_new: either loops or workers");
   if ((o->uv_loop || o->driven) && (o->loops > 1 || o->workers))
     return mle_fail(ML_MISUSE, "ml_executor_new: an executor without threads has one loop");
+  if (o->slice > MOST_SLICE)
+    return mle_fail(ML_MISUSE, "ml_executor_new: a slice of more than %d s",
+                    (int)(MOST_SLICE / MLI_SECOND));
   if (o->init && !strchr(o->init, ':'))
     return mle_fail(ML_MISUSE, "ml_executor_new: init '%s': \"module:function\" expected", o->init);
   if (!o->name) o->name = "host";
@@ -38,6 +42,9 @@ static ml_status make(mli_executor **out, const ml_executor_options *o) {
                           .alloc = o->alloc,
                           .memory_limit = o->memory_limit,
                           .on_error = o->on_error,
+                          .blocked_after = o->blocked_after,
+                          .slice = (unsigned)((o->slice + 999) / 1000),
+                          .on_blocked = o->on_blocked,
                           .on_log = o->on_log,
                           .user = o->user };
   mli_message *init = NULL;
@@ -45,6 +52,7 @@ static ml_status make(mli_executor **out, const ml_executor_options *o) {
   lml_outset *outset = lml_outset_new(&host, o->path, o->cpath, init);
   if (!outset) return ML_MEMORY;
   lml_report_open();
+  lml_blocked_host();
   const mli_executor_options options = {
     .class = o->workers ? &lml_pool_class : &lml_loop_class,
     .name = o->name,
@@ -169,7 +177,7 @@ ml_status ml_executor_shutdown(ml_executor *ex, bool cancel, uint64_t deadline) 
   mli_executor *core = ex->core;
   mli_executor_shutdown(core, cancel);
   if (!mli_future_settled(core->ended)) {
-    if (mli_loop_self())
+    if (mle_must_not_wait())
       return mle_fail(ML_BUSY, "ml_executor_shutdown: a loop's thread cannot wait");
     const mli_worker *w = mli_worker_self();
     if (w && w->executor == core)
@@ -181,6 +189,7 @@ ml_status ml_executor_shutdown(ml_executor *ex, bool cancel, uint64_t deadline) 
     if (status != ML_OK) return mle_fail(status, "ml_executor_shutdown: out of memory");
   }
   mli_executor_join(core);
+  if (!mle_must_not_wait()) mli_watch_end(); /* unless there are other loops */
   if (ex->guest && mle_drives(core)) mle_guest_leave(ex->guest);
   return ML_OK;
 }
@@ -201,6 +210,7 @@ ml_status ml_executor_stats(ml_executor *ex, ml_stats *stats) {
                    .finished = t.finished,
                    .failed = t.failed,
                    .cancelled = t.cancelled,
+                   .blocked = t.blocked,
                    .threads = t.threads };
   memcpy(stats, &all, stats->size < sizeof all ? stats->size : sizeof all);
   return ML_OK;

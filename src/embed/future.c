@@ -87,7 +87,7 @@ ml_status ml_future_peek(ml_future *f) {
 ml_status ml_future_wait(ml_future *f, uint64_t deadline) {
   if (!mle_check(f, MLE_FUTURE, "ml_future_wait")) return ML_MISUSE;
   if (!mli_future_settled(f->core)) {
-    if (mli_loop_self())
+    if (mle_must_not_wait())
       return mle_fail(ML_BUSY, "ml_future_wait: this thread runs a loop, which must not wait");
     ml_status status = f->ex && mle_drives(f->ex) ? mli_driven_wait(f->ex, f->core, deadline)
                                                   : mli_future_wait(f->core, deadline);

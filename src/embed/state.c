@@ -36,12 +36,21 @@ static int open_state(lua_State *L) {
   return 0;
 }
 
+/* Whether L belongs to an executor's thread, and not to this one. */
+static bool is_elsewhere(const lml_state *S) {
+  const mli_worker *w = S->worker;
+  return w && w->user == S && w != mli_worker_self() && !mle_drives(w->executor);
+}
+
 ml_status mle_state(lua_State *L, lml_state **out) {
   static const char what[] = "moonloop cannot be opened in this Lua state";
   if (!lua_checkstack(L, 4)) return mle_fail(ML_MEMORY, "%s: out of memory", what);
   lua_pushcfunction(L, open_state);
   lua_pushlightuserdata(L, out);
   int failed = lua_pcall(L, 1, 0, 0);
+  if (failed == LUA_OK && is_elsewhere(*out))
+    return mle_fail(ML_MISUSE, "this Lua state belongs to a thread of executor '%s'",
+                    (*out)->worker->executor->name);
   if (failed == LUA_OK) return ML_OK;
   return mle_fail_lua(L, failed == LUA_ERRMEM ? ML_MEMORY : ML_MISUSE, what);
 }

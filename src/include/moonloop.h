@@ -190,6 +190,17 @@ typedef struct ml_report {
   const char *submitted; /* "file.lua:12", or NULL */
 } ml_report;
 
+/* A job that holds its loop, so that the others there have no turn. The strings are the
+** caller's. */
+typedef struct ml_blocked {
+  size_t size;           /* of this struct, as the library has it */
+  const char *name;      /* of the job; NULL: it has none, or it is a callback */
+  const char *submitted; /* "file.lua:12", or NULL */
+  uint64_t time;         /* nanoseconds so far */
+  const char *inside;    /* the C function in which it is, as far as known; NULL: in Lua */
+  const char *traceback; /* where it is; NULL: inside a C function nobody can look */
+} ml_blocked;
+
 /* Start with ML_EXECUTOR_OPTIONS, then set what you want otherwise. The struct and its
 ** strings are copied. */
 typedef struct ml_executor_options {
@@ -221,6 +232,15 @@ typedef struct ml_executor_options {
   /* Errors that nobody asked for, in its states and in states opened for it. On the thread
   ** where it is noticed. NULL: they are printed on stderr. */
   void (*on_error)(const ml_report *report, void *user);
+  /* A job that holds its loop for more than `blocked_after` nanoseconds is told to
+  ** `on_blocked`, once, on the loop's thread. One that is inside a C function is told on a
+  ** thread of ours, and again when that returns. NULL: it is printed on stderr. 0: nobody
+  ** looks, unless MOONLOOP_BLOCKED_MS is in the environment. */
+  uint64_t blocked_after;
+  void (*on_blocked)(const ml_blocked *blocked, void *user);
+  /* Nanoseconds after which a job that computes lets the others of its loop go on; 0: it
+  ** does when it waits, and not before. */
+  uint64_t slice;
   /* What else there is to say: a state that cannot start, jobs that do not stop. Any thread.
   ** NULL: it is printed on stderr. */
   void (*on_log)(const char *text, void *user);
@@ -263,6 +283,7 @@ ML_API ml_status ml_executor_shutdown(ml_executor *executor, bool cancel, uint64
 typedef struct ml_stats {
   size_t size; /* sizeof(ml_stats) */
   uint64_t submitted, queued, running, parked, finished, failed, cancelled;
+  uint64_t blocked; /* times that a job held its loop for longer than blocked_after */
   unsigned threads;
 } ml_stats;
 

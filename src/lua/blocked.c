@@ -22,6 +22,23 @@ static lml_handler handler = { .slot = LML_ON_BLOCKED };
 
 static int l_on_blocked(lua_State *L) { return lml_handler_set(L, &handler); }
 
+/* To the host, if it wants to know. `spot`: NULL if it is not known. */
+static bool tell_host(const lml_state *S, const lml_spot *spot, uint64_t time, const char *inside,
+                      const char *traceback) {
+  const lml_host *host = S->held.host;
+  if (!host || !host->on_blocked) return false;
+  char where[LUA_IDSIZE + 16] = "";
+  if (spot && spot->line) snprintf(where, sizeof where, "%s:%u", spot->chunk, spot->line);
+  const ml_blocked b = { .size = sizeof b,
+                         .name = spot && spot->name[0] ? spot->name : NULL,
+                         .submitted = where[0] ? where : NULL,
+                         .time = time,
+                         .inside = inside[0] ? inside : NULL,
+                         .traceback = traceback };
+  host->on_blocked(&b, host->user);
+  return true;
+}
+
 static void say(const char *text) { atomic_load (&lml_report_write)(text, strlen(text)); }
 
 /* ---- the report, on the loop's thread ---- */
@@ -29,7 +46,7 @@ static void say(const char *text) { atomic_load (&lml_report_write)(text, strlen
 typedef struct incident {
   lml_state *S;
   bool inside; /* the hook interrupted Lua code: it has a traceback */
-  double ms;
+  uint64_t time;
   lml_spot spot;
   char who[MLI_NAME_MAX + LUA_IDSIZE + 64], call[LML_SPOT_CALL];
 } incident;
@@ -67,7 +84,7 @@ static void push_info(lua_State *L, const incident *i) {
   set_field(L, "inside", i->call);
   lua_pushvalue(L, 2);
   lua_setfield(L, -2, "traceback");
-  lua_pushnumber(L, i->ms);
+  lua_pushnumber(L, (lua_Number)i->time / 1e6);
   lua_setfield(L, -2, "ms");
 }
 
@@ -84,8 +101,9 @@ static int report(lua_State *L) {
     lua_call(L, 1, 0);
     return 0;
   }
+  if (tell_host(i->S, &i->spot, i->time, i->call, lua_tostring(L, 2))) return 0;
   lua_pushfstring(L, "moonloop: %s %s its loop for %d ms%s%s%s\n", i->who,
-                  i->call[0] ? "held" : "holds", (int)i->ms,
+                  i->call[0] ? "held" : "holds", (int)(i->time / MLI_MILLISECOND),
                   i->call[0] ? ", inside one C call: " : "", i->call, i->inside ? ":" : "");
   if (i->inside) {
     lua_pushvalue(L, 2);
@@ -107,7 +125,7 @@ static void report_from(lua_State *L, lml_state *S, bool inside) {
     return;
   }
   uint64_t now = mli_now(), since = atomic_load(&h->since);
-  incident i = { .S = S, .inside = inside, .ms = now > since ? (double)(now - since) / 1e6 : 0 };
+  incident i = { .S = S, .inside = inside, .time = now > since ? now - since : 0 };
   if (!lml_spot_of_step(S, beat, &i.spot)) { /* no signal came */
     lml_spot_note(S);
     lml_spot_of_step(S, beat, &i.spot);
@@ -173,6 +191,7 @@ static void late(mli_watch *w, mli_late what, uint64_t took) {
     }
     atomic_store(&h->told, noted);
     if (lml_handler_is_set(&handler)) return; /* it is told when the call is over */
+    if (tell_host(S, noted ? &spot : NULL, took, call, NULL)) return;
     snprintf(text, sizeof text, "moonloop: %s %s its loop for %d ms%s%s%s\n", who,
              noted ? "holds" : "that cannot be looked at holds", (int)(took / MLI_MILLISECOND),
              noted ? ", inside one C call" : "", *call ? ": " : "", call);
@@ -184,22 +203,27 @@ static void late(mli_watch *w, mli_late what, uint64_t took) {
 
 static atomic_ullong given_limit = UINT64_MAX; /* UINT64_MAX: not asked for yet */
 
-void lml_blocked_set_limit(uint64_t limit) { atomic_store(&given_limit, limit); }
-
-uint64_t lml_blocked_limit(void) {
+/* The process's limit: the environment's, or else the one of who asks first. */
+static uint64_t process_limit(uint64_t otherwise) {
   uint64_t limit = atomic_load(&given_limit);
   if (limit != UINT64_MAX) return limit;
   const char *text = getenv("MOONLOOP_BLOCKED_MS");
   char *end;
   double ms = text && *text ? strtod(text, &end) : -1;
-  limit = ms >= 0 && ms < 1e12 && *end == '\0' ? (uint64_t)(ms * 1e6) : LIMIT;
-  atomic_store(&given_limit, limit);
-  return limit;
+  limit = ms >= 0 && ms < 1e12 && *end == '\0' ? (uint64_t)(ms * 1e6) : otherwise;
+  uint64_t nobody = UINT64_MAX;
+  return atomic_compare_exchange_strong(&given_limit, &nobody, limit) ? limit : nobody;
 }
 
-void lml_blocked_enter(lml_state *S, uint64_t limit, unsigned slice) {
+void lml_blocked_host(void) { process_limit(0); }
+
+void lml_blocked_enter(lml_state *S) {
   mli_watch *w = &S->loop->watch;
-  S->slice = slice;
+  const lml_host *host = S->worker ? lml_host_of(S->worker->executor) : NULL;
+  uint64_t limit = host ? host->blocked_after : 0;
+  if (!limit) limit = process_limit(LIMIT);
+  S->held.host = host;
+  S->slice = host ? host->slice : 0;
   w->late = late;
   w->owner = S;
   atomic_store(&w->limit, limit);
@@ -233,7 +257,7 @@ static uint64_t check_ms(lua_State *L, int arg, const char *option, uint64_t oth
 /* loop_limits(executor or nil, blocked_ms or nil, preempt_ms or nil): checks them and sets
 ** those of its loops, for jobs that are submitted from here on. */
 static int l_loop_limits(lua_State *L) {
-  uint64_t limit = check_ms(L, 2, "blocked_ms", lml_blocked_limit());
+  uint64_t limit = check_ms(L, 2, "blocked_ms", process_limit(LIMIT));
   uint64_t slice = check_ms(L, 3, "preempt_ms", 0) / 1000;
   if (lua_isnil(L, 1) || (lua_isnil(L, 2) && lua_isnil(L, 3))) return 0;
   mli_executor *ex = lml_executor_check(L, 1);

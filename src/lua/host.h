@@ -14,6 +14,9 @@ typedef struct lml_host {
   void *(*alloc)(void *user, void *block, size_t old_size, size_t new_size);
   size_t memory_limit; /* bytes; 0: none */
   void (*on_error)(const ml_report *report, void *user);
+  uint64_t blocked_after; /* ns until a job that holds its loop is reported; 0: the process's */
+  unsigned slice;         /* microseconds until others have their turn; 0: until it waits */
+  void (*on_blocked)(const ml_blocked *blocked, void *user);
   void (*on_log)(const char *text, void *user);
   void *user;
 } lml_host;

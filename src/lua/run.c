@@ -99,7 +99,7 @@ bool lml_run(lua_State *L, int nargs) {
     r.main = lua_touserdata(L, -1);
     lml_inbox_attach(S->inbox, loop);
     look(&r.look);
-    lml_blocked_enter(S, lml_blocked_limit(), 0);
+    lml_blocked_enter(S);
     mli_loop_run(loop);
     lml_blocked_leave(S);
     lml_inbox_attach(S->inbox, NULL);

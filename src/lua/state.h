@@ -237,6 +237,7 @@ typedef struct lml_held {
   atomic_uint beat;        /* [A] its step */
   atomic_bool told;        /* [A] that it is inside a C call was said */
   _Atomic(uint64_t) since; /* [A] ns */
+  const lml_host *host;    /* [I] between enter and leave: who is told; NULL: nobody else */
 } lml_held;
 
 /* What jobs there are, asked of a loop that is held up. */
@@ -448,15 +449,13 @@ bool lml_handler_is_set(lml_handler *handler); /* Thread: any. */
 
 /* ---- loops that are held up (blocked.c) ---- */
 
-/* The loop's thread, around its run: from here on it is watched. `limit`: how long a job
-** may run until it is reported, ns; 0: for ever. `slice`: how long until others have their
-** turn, microseconds; 0: until it waits. */
-void lml_blocked_enter(lml_state *S, uint64_t limit, unsigned slice);
+/* The loop's thread, around its run: from here on it is watched, with the limit and the
+** slices of its executor's host, or else the process's limit and none. */
+void lml_blocked_enter(lml_state *S);
 void lml_blocked_leave(lml_state *S);
-/* The limit for loops that were given none. */
-uint64_t lml_blocked_limit(void);
-/* Sets it; 0: loops are not watched. Thread: any, before loops are made. */
-void lml_blocked_set_limit(uint64_t limit);
+/* The process is a C program, which asks for it where it wants it: without a word from the
+** environment loops have no limit of their own. Says nothing once there was a loop. */
+void lml_blocked_host(void);
 /* The loop's thread: what was asked for while a step ran, and was not served in it. */
 void lml_blocked_over(lml_state *S);
 /* Answers the questions, in L; NULL: with an error, for the loop has ended. */

@@ -69,7 +69,7 @@ void lml_worker_open(mli_worker *w) {
   S->visited = before;
   lml_thread_state = S;
   if (w->loop)
-    lml_blocked_enter(S, lml_blocked_limit(), 0);
+    lml_blocked_enter(S);
   else
     lml_poke_enter(S);
 }
