@@ -1,4 +1,17 @@
--- The examples for C programs compile as a user would compile them, and run.
+-- Whole C programs: the examples compile as a user would compile them and run, and so do
+-- hosts of unusual build, and hosts that end in the midst of things.
+
+local h = require "spec.support.helpers"
+
+local folder
+
+setup(function()
+  folder = os.tmpname()
+  assert(os.remove(folder))
+  assert(os.execute("mkdir " .. folder))
+end)
+
+teardown(function() os.execute("rm -r " .. folder) end)
 
 local function shell(command)
   local pipe = assert(io.popen("(" .. command .. ") 2>&1 </dev/null"))
@@ -7,26 +20,81 @@ local function shell(command)
   return output, code
 end
 
-local CC <const> = "cc -Wall -Wextra -Werror -pthread %s -o %s "
-  .. "$(pkg-config --cflags --libs moonloop lua5.4 libuv)"
+-- Compiles a source without a warning; returns the program.
+local function compile(source, options)
+  local program = ("%s/%s"):format(folder, (source:match "([^/]+)%.c$"))
+  local output, code = shell(("cc -g -Wall -Wextra -Werror -pthread %s -o %s %s"):format(source, program, options))
+  assert.equal("", output)
+  assert.equal(0, code)
+  return program
+end
 
-local examples = {
-  min = "the plugin waited for 49\nhello, world\n",
-  uv_host = "the job says: three sleeps in a job\nthe host ticked 5 times\n",
-}
+local function run(program, argument)
+  return shell(("timeout -k 2 %d %s %s"):format(h.TIMEOUT, program, argument or ""))
+end
+
+local ALL <const> = "$(pkg-config --cflags --libs moonloop lua5.4 libuv)"
+local LUA_STATIC <const> = "-Wl,-E $(pkg-config --cflags lua5.4) -l:liblua5.4.a -lm -ldl"
+
+-- The compiler has no sanitizer, so a sanitized library does not run in what it makes.
+local function is_checking() return h.checking() end
 
 describe("the C example", function()
+  local examples = {
+    min = "the plugin waited for 49\nhello, world\n",
+    uv_host = "the job says: three sleeps in a job\nthe host ticked 5 times\n",
+  }
   for name, expected in pairs(examples) do
     it(name .. " compiles without a warning and does what it says", function()
-      if require "spec.support.helpers".checking() then return end -- the compiler has no sanitizer
-      local program = os.tmpname()
-      finally(function() os.remove(program) end)
-      local output, code = shell(CC:format("examples/embed/" .. name .. ".c", program))
-      assert.equal("", output)
-      assert.equal(0, code)
-      output, code = shell("timeout -k 2 20 " .. program)
+      if is_checking() then return end
+      local output, code = run(compile("examples/embed/" .. name .. ".c", ALL))
       assert.equal(expected, output)
       assert.equal(0, code)
+    end)
+  end
+end)
+
+describe("a host", function()
+  local script = [[
+    local ml, http = require "moonloop", require "moonloop.http"
+    local f = ml.run_async_job(function(n) ml.sleep(0.001) return n + 1 end, 41)
+    assert(f:result(20) == 42)
+    assert(ml.to_thread(string.upper, "x") == "X")
+    local ex <close> = ml.AsyncExecutor { loops = 2 }
+    assert(#ml.gather { ex:submit(type, 1), ex:submit(type, nil) } == 2)
+    local ok, err = http.get("http://127.0.0.1:1/")
+    assert(ok == nil and err.message:find "connection refused", err)
+    print("it works", require "cjson".encode { 1 })
+  ]]
+
+  it("may open a plugin that is linked with libmoonloop with RTLD_LOCAL, and close it", function()
+    if is_checking() then return end
+    local plugin = compile("spec/support/embed/local_plugin.c", "-shared -fPIC " .. ALL)
+    local host = compile("spec/support/embed/local_host.c", "")
+    local output, code = run(host, plugin)
+    assert.equal("three runs\n", output)
+    assert.equal(0, code)
+  end)
+
+  for what, options in pairs { ["moonloop.so"] = "", libmoonloop = "-DWITH_LIBRARY $(pkg-config --cflags --libs moonloop) " } do
+    it("may link Lua statically and export it, with " .. what, function()
+      if is_checking() then return end
+      local host = compile("spec/support/embed/static_host.c", options .. LUA_STATIC)
+      local output, code = run(host, "'" .. script .. "'")
+      assert.equal("it works\t[1]\n", output)
+      assert.equal(0, code)
+    end)
+  end
+
+  for _, how in ipairs { "return", "exit", "loop", "callback", "quick", "released" } do
+    it("may exit in the midst of work: " .. how, function()
+      if is_checking() then return end
+      local host = compile("spec/support/embed/exits.c", ALL)
+      for _ = 1, 5 do
+        local output, code = run(host, how)
+        assert.equal("", output)
+        assert.equal(7, code)
+      end
     end)
   end
 end)

@@ -16,6 +16,7 @@ typedef enum how {
   AT_ONCE,      /* completed in `begin` */
   BY_THREAD,    /* by a thread of its own */
   BY_TIMER,     /* by a libuv timer on the loop */
+  BY_TWO,       /* by two threads at once */
   NEVER,        /* and it has no cancel hook */
   UNTIL_CANCEL, /* its hook completes it */
   FAILS,
@@ -31,7 +32,7 @@ typedef struct request {
   ml_op *op;
 } request;
 
-static atomic_int made, freed, cancelled;
+static atomic_int made, freed, cancelled, first;
 static atomic_uintptr_t held; /* an operation that somebody has a reference of */
 
 static void request_free(void *user) {
@@ -58,6 +59,15 @@ static void *complete_later(void *argument) {
   return NULL;
 }
 
+static void *complete_first(void *argument) {
+  ml_op *op = argument;
+  ml_status status = ml_op_complete(op, one_number(4));
+  if (status == ML_OK) atomic_fetch_add(&first, 1);
+  CHECK(status == ML_OK || status == ML_MISUSE);
+  ml_op_release(op);
+  return NULL;
+}
+
 static void timer_closed(uv_handle_t *handle) {
   request *r = handle->data;
   ml_op *op = r->op;
@@ -75,6 +85,12 @@ static void begin(ml_op *op, struct uv_loop_s *loop, void *user) {
   case BY_THREAD:
     thread = check_thread(complete_later, ml_op_retain(op));
     pthread_detach(thread);
+    break;
+  case BY_TWO:
+    for (int i = 0; i < 2; i++) {
+      thread = check_thread(complete_first, ml_op_retain(op));
+      pthread_detach(thread);
+    }
     break;
   case BY_TIMER:
     r->op = ml_op_retain(op);
@@ -199,20 +215,20 @@ static void drop_held(void) {
 
 static const char script[] =
   "local wait = require 'library'.wait\n"
-  "for how = 0, 2 do\n"
+  "for how = 0, 3 do\n"
   "  local n, t = wait(how)\n"
   "  assert(n == how + 1 and t[1] == 'item' and t.key == true, n)\n"
   "end\n"
-  "local ok, err = wait(5)\n"
+  "local ok, err = wait(6)\n"
   "assert(ok == nil and err.code == 'ENODEV' and tostring(err) == 'there is no such device')\n"
-  "assert(wait(6) == 1)\n"
-  "local a, b = wait(7, 12.5)\n"
+  "assert(wait(7) == 1)\n"
+  "local a, b = wait(8, 12.5)\n"
   "assert(a == 'pushed' and b == 12.5)\n"
-  "local ok, err = pcall(wait, 8)\n"
+  "local ok, err = pcall(wait, 9)\n"
   "assert(not ok and err:find 'cannot push')\n"
-  "local ok, err = wait(4, 0, 5)\n"
+  "local ok, err = wait(5, 0, 5)\n"
   "assert(ok == nil and err.code == 'timeout', err)\n"
-  "local ok, err = wait(4, 0, 0)\n"
+  "local ok, err = wait(5, 0, 0)\n"
   "assert(ok == nil and err.code == 'timeout', err)\n";
 
 /* The same in a job and in a plain state. */
@@ -229,6 +245,7 @@ static void test_everywhere(void) {
     ml_future_release(f);
   }
   CHECK_EQ(atomic_load(&cancelled), 20);
+  CHECK_EQ(atomic_load(&first), 10);
   lua_close(L);
   end(ex);
 }
@@ -237,12 +254,13 @@ static void test_never(void) {
   ml_executor *ex = make();
   lua_State *L = new_state(NULL);
   CHECK_EQ(ml_open(L, ex), ML_OK);
-  static const char never[] = "local ok, err = require 'library'.wait(3, 0, 5)\n"
+  static const char never[] = "local ok, err = require 'library'.wait(4, 0, 5)\n"
                               "assert(ok == nil and err.code == 'timeout')";
   if (!CHECK(luaL_dostring(L, never) == LUA_OK)) printf("  %s\n", lua_tostring(L, -1));
+  ml_op *gone = (ml_op *)atomic_load(&held);
   drop_held();
   ml_future *f;
-  CHECK(luaL_loadstring(L, "require 'library'.wait(3)") == LUA_OK);
+  CHECK(luaL_loadstring(L, "require 'library'.wait(4)") == LUA_OK);
   CHECK_EQ(ml_submit(ex, L, 0, NULL, &f), ML_OK);
   while (!atomic_load(&held)) usleep(1000);
   CHECK_EQ(ml_future_cancel(f, NULL), ML_OK);
@@ -251,6 +269,13 @@ static void test_never(void) {
   drop_held();
   lua_close(L);
   end(ex);
+#ifndef NDEBUG
+  CHECK_EQ(ml_op_complete(gone, one_number(1)), ML_MISUSE); /* and it is said on stderr */
+  CHECK(says(ml_last_error(), "an operation expected, got one that was released"));
+  CHECK_EQ(ml_op_fail(gone, NULL, NULL), ML_MISUSE);
+#else
+  (void)gone;
+#endif
 }
 
 /* ---- the loop ends under a plain state that waits ---- */
@@ -258,9 +283,9 @@ static void test_never(void) {
 static void *waits(void *user) {
   lua_State *L = new_state(NULL);
   CHECK_EQ(ml_open(L, user), ML_OK);
-  static const char text[] = "local ok, err = require 'library'.wait(3)\n"
+  static const char text[] = "local ok, err = require 'library'.wait(4)\n"
                              "assert(ok == nil and err.code == 'closed', err)\n"
-                             "local ok, err = require 'library'.wait(3)\n"
+                             "local ok, err = require 'library'.wait(4)\n"
                              "assert(ok == nil and err.code == 'closed', err)";
   if (!CHECK(luaL_dostring(L, text) == LUA_OK)) printf("  %s\n", lua_tostring(L, -1));
   lua_close(L);
