@@ -368,6 +368,28 @@ static void test_wrong_thread(void) {
   end(ex);
 }
 
+/* ---- the module of the same name ---- */
+
+static void test_two_copies(void) {
+  ml_executor_options o = ML_EXECUTOR_OPTIONS;
+  ml_executor *ex = make(&o);
+  lua_State *L = luaL_newstate();
+  luaL_openlibs(L);
+  if (!CHECK(luaL_dostring(L, "require 'moonloop'.now()") == LUA_OK)) /* moonloop.so */
+    printf("  %s\n", lua_tostring(L, -1));
+  CHECK_EQ(ml_open(L, ex), ML_MISUSE);
+  CHECK(says(ml_last_error(), "another copy of moonloop is open"));
+  CHECK_EQ(lua_gettop(L), 0);
+  lua_close(L);
+  L = luaL_newstate();
+  luaL_openlibs(L);
+  CHECK_EQ(ml_open(L, ex), ML_OK); /* first: then it is the one that is required */
+  CHECK(luaL_dostring(L, "package.loaded.moonloop = nil\n"
+                         "assert(require 'moonloop'.get_event_loop().name == 'host')") == LUA_OK);
+  lua_close(L);
+  end(ex);
+}
+
 /* ---- what is over ---- */
 
 static void test_closed(void) {
@@ -502,6 +524,7 @@ int main(void) {
   test_syntax_error();
   test_callbacks();
   test_wrong_thread();
+  test_two_copies();
   test_closed();
   test_released();
   test_many();

@@ -12,9 +12,10 @@
 #include "embedded.h"
 #include "slab.h"
 
-static const char state_key;     /* registry: the record */
-static const char callbacks_key; /* registry: the coroutine of callbacks */
-static const char sentinel_key;  /* registry: what is finalized first */
+static const char state_key;                          /* registry: the record */
+static const char callbacks_key;                      /* registry: the coroutine of callbacks */
+static const char sentinel_key;                       /* registry: what is finalized first */
+static const char modules_key[] = "moonloop.modules"; /* registry: name -> module */
 
 lml_state *lml_state_of(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
@@ -108,6 +109,10 @@ lml_state *lml_state_open(lua_State *L) {
   lml_state *S = lua_touserdata(L, -1);
   lua_pop(L, 1);
   if (S) return S;
+  if (lua_getfield(L, LUA_REGISTRYINDEX, modules_key) != LUA_TNIL)
+    luaL_error(L, "another copy of moonloop is open in this Lua state (the module moonloop.so, or "
+                  "a library): open the one that is to be used before the first require");
+  lua_pop(L, 1);
   luaL_checkversion(L);
   S = lua_newuserdatauv(L, sizeof *S, 0);
   memset(S, 0, sizeof *S);
@@ -146,8 +151,6 @@ lml_state *lml_state_open(lua_State *L) {
 }
 
 /* ---- the module ---- */
-
-static const char modules_key[] = "moonloop.modules"; /* registry: name -> module */
 
 /* Runs an embedded Lua file with the values on top of the stack as arguments;
 ** pushes what it returns. */
