@@ -54,6 +54,38 @@ describe("the C example", function()
   end
 end)
 
+describe("the C code in", function()
+  local frame = [[
+    #include <lauxlib.h>
+    #include <lualib.h>
+    #include <moonloop.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    static void die(const char *text) { puts(text); exit(1); }
+    int main(void) {
+      int n = 0;
+      lua_State *L = luaL_newstate();
+      luaL_openlibs(L);
+      %s
+      printf("%%d %%s\n", n, lua_tostring(L, -1));
+      ml_future_release(f);
+      lua_close(L);
+      ml_status status = ml_executor_shutdown(ex, true, ml_after_ms(5000));
+      ml_executor_release(ex);
+      return (int)status;
+    }]]
+
+  it("README.md does what it says", function()
+    if is_checking() then return end
+    local readme = assert(io.open "README.md"):read "a"
+    local source = folder .. "/readme.c"
+    local file <close> = assert(io.open(source, "w"))
+    file:write(frame:format(readme:match "```c\n(.-)```"))
+    file:close()
+    assert.same({ "1 hello, world\n", 0 }, { run(compile(source, ALL)) })
+  end)
+end)
+
 describe("a host", function()
   local script = [[
     local ml, http = require "moonloop", require "moonloop.http"

@@ -5,11 +5,15 @@
 #ifndef MLE_EMBED_H
 #define MLE_EMBED_H
 
+#include <stddef.h>
 #include "core/driven.h"
 #include "handle.h"
 #include "lua/crossing.h"
 #include "lua/worker.h"
 #include "values.h"
+
+/* The size of a struct of the host's that ends with this member. */
+#define MLE_SIZE_TO(type, member) (offsetof(type, member) + sizeof((type){ 0 }.member))
 
 typedef struct mle_guest mle_guest;
 

@@ -14,7 +14,7 @@
 static ml_status read_options(ml_executor_options *o, const ml_executor_options *given) {
   memset(o, 0, sizeof *o);
   if (given) {
-    if (given->size < offsetof(ml_executor_options, workers) || given->size > sizeof *o)
+    if (given->size < MLE_SIZE_TO(ml_executor_options, user) || given->size > sizeof *o)
       return mle_fail(ML_MISUSE,
                       "ml_executor_new: options of %zu bytes: start with "
                       "ML_EXECUTOR_OPTIONS, and compile with the header of this library",

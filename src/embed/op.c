@@ -229,20 +229,25 @@ static bool prepare(lua_State *L, mli_op ***box, mli_loop **loop) {
 
 static const mli_op_class core_class = { "operation", start, on_abort };
 
+/* Of this ABI or an older one. */
+static bool is_class(const ml_op_class *class) {
+  return class && class->size >= MLE_SIZE_TO(ml_op_class, free) && class->size <= sizeof *class;
+}
+
 ml_op *ml_op_new(lua_State *L, const ml_op_class *class, void *user) {
   mli_op **box;
   mli_loop *loop;
-  bool fits = class && class->size == sizeof *class && class->begin;
+  bool fits = is_class(class) && class->begin;
   ml_op *op = fits && prepare(L, &box, &loop) ? calloc(1, sizeof *op) : NULL;
   if (!op) {
-    if (class && class->size == sizeof *class && class->free) class->free(user);
+    if (is_class(class) && class->free) class->free(user);
     if (!fits) luaL_error(L, "ml_op_new: a class with its size and `begin` expected");
     if (lua_isuserdata(L, -1)) luaL_error(L, "not enough memory");
     lua_error(L);
     return NULL;
   }
   mle_init(&op->handle, MLE_OP); /* the core's reference */
-  op->class = *class;
+  memcpy(&op->class, class, class->size);
   op->user = user;
   op->core_class = core_class;
   if (class->name) op->core_class.name = class->name;

@@ -11,7 +11,7 @@ static ml_status read_options(ml_job_options *o, const ml_job_options *given,
                               const char *function) {
   *o = (ml_job_options)ML_JOB_OPTIONS;
   if (!given) return ML_OK;
-  if (given->size < offsetof(ml_job_options, timeout) || given->size > sizeof *o)
+  if (given->size < MLE_SIZE_TO(ml_job_options, timeout) || given->size > sizeof *o)
     return mle_fail(ML_MISUSE, "%s: options of %zu bytes: start with ML_JOB_OPTIONS", function,
                     given->size);
   memcpy(o, given, given->size);
