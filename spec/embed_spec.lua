@@ -23,7 +23,8 @@ end
 -- Compiles a source without a warning; returns the program.
 local function compile(source, options)
   local program = ("%s/%s"):format(folder, (source:match "([^/]+)%.c$"))
-  local output, code = shell(("cc -g -Wall -Wextra -Werror -pthread %s -o %s %s"):format(source, program, options))
+  local output, code = shell(("cc -g -Wall -Wextra -Werror -pthread %s -o %s %s")
+    :format(source, program, options))
   assert.equal("", output)
   assert.equal(0, code)
   return program
@@ -108,7 +109,11 @@ describe("a host", function()
     assert.equal(0, code)
   end)
 
-  for what, options in pairs { ["moonloop.so"] = "", libmoonloop = "-DWITH_LIBRARY $(pkg-config --cflags --libs moonloop) " } do
+  local static = {
+    ["moonloop.so"] = "",
+    libmoonloop = "-DWITH_LIBRARY $(pkg-config --cflags --libs moonloop) ",
+  }
+  for what, options in pairs(static) do
     it("may link Lua statically and export it, with " .. what, function()
       if is_checking() then return end
       local host = compile("spec/support/embed/static_host.c", options .. LUA_STATIC)
