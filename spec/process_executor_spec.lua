@@ -172,6 +172,35 @@ describe("a ProcessExecutor", function()
       end)
     end)
 
+    it("takes jobs from several threads at once, those of each in their order", function()
+      local one <close> = ml.ProcessExecutor{ workers = 1 }
+      local threads <close> = ml.ThreadExecutor{ workers = 4 }
+      local function work(e, n)
+        local futures, last = {}, 0
+        for i = 1, 100 do
+          futures[i] = e:submit(function()
+            local turn = (rawget(_G, "turn") or 0) + 1
+            rawset(_G, "turn", turn)
+            return turn
+          end)
+          if i % n == 0 then futures[i]:result() end -- the child is idle now and then
+        end
+        for i = 1, 100 do
+          local turn = futures[i]:result()
+          assert(turn > last)
+          last = turn
+        end
+        return last
+      end
+      local workers, most = {}, 0
+      for i = 1, 4 do workers[i] = threads:submit(work, one, i) end
+      for _, future in ipairs(workers) do most = math.max(most, future:result(h.TIMEOUT)) end
+      assert.equal(400, most)
+      local stats = one:stats()
+      assert.same({ 400, 400, 0, 0 },
+        { stats.submitted, stats.finished, stats.running, stats.queued })
+    end)
+
     it("shows its jobs, with their processes", function()
       local one <close> = ml.ProcessExecutor{ workers = 1 }
       local future = one:submit(ml.job{ marker.hold, started, release, name = "holder" })
@@ -263,6 +292,28 @@ describe("a ProcessExecutor", function()
       assert.not_equal(pid, ex:submit(marker.pid):result(h.TIMEOUT))
     end)
 
+    it("settles each job where children are killed while they get some", function()
+      local crashed = 0
+      for i = 1, 60 do
+        local ok, pid = ex:submit(marker.pid):wait(h.TIMEOUT)
+        if not ok then crashed = crashed + 1 end
+        local killer = ok and i % 3 == 0 and io.popen("kill -KILL " .. pid)
+        local futures = {}
+        for k = 1, 4 do futures[k] = ex:submit(math.abs, -k) end
+        for k = 1, 4 do
+          local value
+          ok, value = futures[k]:wait(h.TIMEOUT)
+          if not ok then crashed = crashed + 1 end
+          assert.equal(ok and k or "crashed", ok and value or value.code)
+        end
+        if killer then killer:close() end
+      end
+      assert.is_true(crashed <= 20)
+      local stats = ex:stats()
+      assert.same({ 300, crashed, 0, 0 },
+        { stats.submitted, stats.failed, stats.running, stats.queued })
+    end)
+
     it("replaces children after max_jobs", function()
       local fresh <close> = ml.ProcessExecutor{ workers = 1, max_jobs = 2 }
       local pids = {}
@@ -291,6 +342,16 @@ describe("a ProcessExecutor", function()
       assert.is_true(future:cancelled())
       assert.is_false(alive(pid))
       assert.not_equal(pid, ex:submit(marker.pid):result(h.TIMEOUT))
+    end)
+
+    it("takes a cancel right after the submit", function()
+      for i = 1, 40 do
+        ex:submit(math.abs, -i):result(h.TIMEOUT) -- a child is idle
+        local future = ex:submit(function() while true do end end)
+        assert.is_true(future:cancel())
+        future:wait(h.TIMEOUT)
+        assert.is_true(future:cancelled())
+      end
     end)
 
     it("never runs what was queued", function()

@@ -337,6 +337,7 @@ ml_status mli_executor_submit(mli_executor *ex, mli_task *task) {
     atomic_fetch_add_explicit(&w->load, 1, memory_order_relaxed);
     task->worker = w;
     task->node.run = on_task;
+    if (ex->class->direct && ex->class->direct(w, task)) return ML_OK;
     if (mli_loop_post(w->loop, &task->node)) return ML_OK;
     atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
   }

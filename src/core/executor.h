@@ -54,7 +54,7 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload);
 /* The name of the chunk in which it was submitted, or "?". */
 const char *mli_task_chunk(const mli_task *task);
 
-/* The hooks of the layer above; all run on the worker's own thread. */
+/* The hooks of the layer above; on the worker's own thread unless they say more. */
 typedef struct mli_executor_class {
   const char *kind;             /* "async", "thread" or "process" */
   bool far;                     /* tasks run in another process */
@@ -69,7 +69,10 @@ typedef struct mli_executor_class {
   ** and is to be broken off even where it does not wait. */
   void (*force)(mli_worker *w, mli_task *task);
   void (*between)(mli_worker *w); /* a task is done, and nobody pinned it */
-  /* Loops only. */
+  /* Loops only; `direct` may be NULL. */
+  /* On the thread that submits, before the task is posted: begins it there and takes over the
+  ** reference, or returns false: it is to be posted. */
+  bool (*direct)(mli_worker *w, mli_task *task);
   bool (*turn)(mli_worker *w);           /* a share of the ready work; true: there is more */
   bool (*idle)(mli_worker *w);           /* no task is left */
   void (*cancel_all)(mli_worker *w);     /* cancel what runs here */

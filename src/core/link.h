@@ -52,6 +52,9 @@ ml_status mli_link_send(mli_link *link, uint32_t type, uint64_t id, const struct
 /* Sends what was kept. ML_OK: all of it. ML_BUSY: the socket would block. ML_CLOSED. */
 ml_status mli_link_flush(mli_link *link);
 
+/* Whether more came with the packet that was given out last. */
+static inline bool mli_link_any(const mli_link *link) { return link->in.size > link->taken; }
+
 /* The next packet. ML_OK; ML_BUSY: none is complete and the socket would block;
 ** ML_CLOSED: there will be none, also where what came makes no sense; ML_MEMORY: there
 ** is no memory for this one, whose type and id are set; the next may be received. */

@@ -14,6 +14,7 @@
 #define MOST_FALSE_STARTS 3 /* then whoever waits is told */
 #define HUNG_UP_GRACE (100 * MLI_MILLISECOND)
 #define HANDLES 4
+#define SMALL ((size_t)16 << 10) /* payloads that a submitter writes itself */
 
 enum { SOCKET, ENDED, OUTPUT, ERRORS }; /* handles of a child */
 
@@ -38,11 +39,50 @@ struct mli_child {
   mli_bytes partial[2]; /* of its output: a line's begin */
   mli_timer deadline;   /* of its task, or of its end */
   char *unfit;          /* why it cannot be used */
+  mli_child *next_lent; /* [M] of the pool, while it is lent */
+  mli_task *taken;      /* [M] what a submitter gave it */
 };
 
 static void pump(mli_processes *p);
 
 static uv_loop_t *uv_of(mli_processes *p) { return &p->worker->loop->uv; }
+
+/* Submitters count too. */
+static void count_running(mli_processes *p, int by) {
+  atomic_fetch_add_explicit(&p->worker->counts.running, (unsigned long long)by,
+                            memory_order_relaxed);
+}
+
+/* ---- children that are lent ---- */
+
+static void lend(mli_child *c) {
+  mli_processes *p = c->pool;
+  c->state = MLI_CHILD_LENT;
+  mli_lock_acquire(&p->lock);
+  c->next_lent = p->lent;
+  p->lent = c;
+  mli_lock_release(&p->lock);
+}
+
+/* A child that was lent is idle again, or a submitter has made it busy. */
+static void recall(mli_child *c) {
+  mli_processes *p = c->pool;
+  if (c->state != MLI_CHILD_LENT) return;
+  mli_lock_acquire(&p->lock);
+  c->task = c->taken;
+  c->taken = NULL;
+  if (!c->task) {
+    mli_child **at = &p->lent;
+    while (*at != c) at = &(*at)->next_lent;
+    *at = c->next_lent;
+  }
+  mli_lock_release(&p->lock);
+  c->state = c->task ? MLI_CHILD_BUSY : MLI_CHILD_IDLE;
+}
+
+static void recall_all(mli_processes *p) {
+  for (mli_child *c = p->children; c; c = c->next) recall(c);
+}
 
 /* ---- outcomes ---- */
 
@@ -103,6 +143,7 @@ static void give_up(mli_processes *p, mli_message *error, char *traceback) {
   }
   p->broken = error;
   p->broken_traceback = traceback;
+  recall_all(p);
   fail_queue(p, error, traceback);
 }
 
@@ -169,7 +210,7 @@ static void settle_lost(mli_child *c, const mli_child_end *end) {
   if (!task) return;
   c->task = NULL;
   task->runner = NULL;
-  mli_count(&p->worker->counts.running, -1);
+  count_running(p, -1);
   char text[256];
   mli_message *error = NULL;
   if (c->reason == CANCELLED) {
@@ -212,7 +253,7 @@ static void note_false_start(mli_child *c, const mli_child_end *end) {
   }
 }
 
-static void read_packets(mli_child *c);
+static void read_packets(mli_child *c, bool all);
 static void read_output(mli_child *c, int which, bool all);
 
 /* The process has ended, or is about to where `block` is set. */
@@ -220,7 +261,8 @@ static void child_gone(mli_child *c, bool block) {
   mli_processes *p = c->pool;
   mli_child_end end;
   if (c->state == MLI_CHILD_GONE) return;
-  if (c->fds[SOCKET] >= 0) read_packets(c); /* its last words */
+  recall(c);
+  if (c->fds[SOCKET] >= 0) read_packets(c, true); /* its last words */
   if (!mli_child_reap(c->pid, block, &end)) return;
   for (int i = OUTPUT; i <= ERRORS; i++) read_output(c, i, true);
   leave_alive(c);
@@ -244,6 +286,7 @@ static void start_deadline(mli_child *c, uint64_t ns) {
 
 /* Asks it to end by a signal, which it need not heed; after the grace it is killed. */
 static void kill_child(mli_child *c, int number, reason why) {
+  recall(c);
   if (c->state == MLI_CHILD_GONE || (c->state == MLI_CHILD_ENDING && c->reason != NONE)) return;
   leave_alive(c);
   c->state = MLI_CHILD_ENDING;
@@ -311,12 +354,13 @@ static void on_result(mli_child *c, const mli_packet *packet) {
   c->task = NULL;
   task->runner = NULL;
   p->losses = 0;
-  mli_count(&p->worker->counts.running, -1);
+  count_running(p, -1);
   if (c->state == MLI_CHILD_BUSY) {
     mli_loop_timer_stop(p->worker->loop, &c->deadline);
     c->state = MLI_CHILD_IDLE;
     if (p->o.max_jobs && c->jobs >= p->o.max_jobs) end_child(c);
   }
+  pump(p); /* first: who waits for the outcome may have the next task ready */
   settle(p, task, v);
 }
 
@@ -325,7 +369,7 @@ static void on_memory(mli_child *c, const mli_packet *packet) {
   if (packet->type != MLI_RESULT || !task) return;
   c->task = NULL;
   task->runner = NULL;
-  mli_count(&c->pool->worker->counts.running, -1);
+  count_running(c->pool, -1);
   if (c->state == MLI_CHILD_BUSY) {
     mli_loop_timer_stop(c->pool->worker->loop, &c->deadline);
     c->state = MLI_CHILD_IDLE;
@@ -346,10 +390,13 @@ static void hang_up(mli_child *c) {
   }
 }
 
-static void read_packets(mli_child *c) {
+/* Reads a packet and what came with it, or `all`: until the socket has no more. */
+static void read_packets(mli_child *c, bool all) {
   mli_packet packet;
   ml_status status;
-  while ((status = mli_link_receive(&c->link, &packet)) == ML_OK || status == ML_MEMORY) {
+  do {
+    status = mli_link_receive(&c->link, &packet);
+    if (status != ML_OK && status != ML_MEMORY) break;
     if (status == ML_MEMORY)
       on_memory(c, &packet);
     else if (packet.type == MLI_READY)
@@ -359,7 +406,7 @@ static void read_packets(mli_child *c) {
     else if (packet.type == MLI_RESULT)
       on_result(c, &packet);
     if (c->state == MLI_CHILD_IDLE) pump(c->pool);
-  }
+  } while (all || mli_link_any(&c->link));
   if (status == ML_CLOSED && c->fds[SOCKET] >= 0 && c->state != MLI_CHILD_GONE) hang_up(c);
 }
 
@@ -379,8 +426,9 @@ static void watch_socket(mli_child *c) {
 static void on_socket(uv_poll_t *poll, int status, int events) {
   mli_child *c = poll->data;
   (void)status;
+  recall(c);
   if ((events & UV_WRITABLE) && mli_link_flush(&c->link) != ML_CLOSED) watch_socket(c);
-  read_packets(c); /* also after an error: it says so itself */
+  read_packets(c, false); /* also after an error: it says so itself */
 }
 
 static void on_ended(uv_poll_t *poll, int status, int events) {
@@ -484,19 +532,35 @@ static void cannot_start(mli_processes *p, int err) {
 
 /* ---- tasks to children ---- */
 
+/* Writes the task to the child. ML_CLOSED: the child never saw it. ML_MEMORY. */
+static ml_status send_task(mli_child *c, mli_task *task, mli_bytes *draft) {
+  mli_processes *p = c->pool;
+  draft->size = 0;
+  draft->failed = false;
+  p->o.hooks->job(p, c->user, task, draft);
+  if (draft->failed) return ML_MEMORY;
+  struct iovec parts[] = { { draft->data, draft->size },
+                           { (void *)task->payload->bytes, task->payload->size } };
+  ml_status status = mli_link_send(&c->link, MLI_JOB, c->jobs + 1, parts, 2);
+  if (status != ML_OK && c->link.out.size == 0) return ML_CLOSED;
+  c->jobs++;
+  task->runner = c;
+  return ML_OK;
+}
+
+static void drop_payload(mli_task *task) {
+  mli_message_free(task->payload);
+  task->payload = NULL;
+}
+
 static void give(mli_child *c, mli_task *task) {
   mli_processes *p = c->pool;
-  p->scratch.size = 0;
-  p->scratch.failed = false;
-  p->o.hooks->job(p, c->user, task, &p->scratch);
-  if (p->scratch.failed) {
+  ml_status status = send_task(c, task, &p->scratch);
+  if (status == ML_MEMORY) {
     settle(p, task, (mli_verdict){ .state = MLI_FAILED, .status = ML_MEMORY });
     return;
   }
-  struct iovec parts[] = { { p->scratch.data, p->scratch.size },
-                           { (void *)task->payload->bytes, task->payload->size } };
-  ml_status status = mli_link_send(&c->link, MLI_JOB, ++c->jobs, parts, 2);
-  if (status != ML_OK && c->link.out.size == 0) { /* it ended unasked, and never saw the task */
+  if (status != ML_OK) { /* it ended unasked */
     task->node.next = p->queue;
     if (!p->queue) p->last = &task->node.next;
     p->queue = &task->node;
@@ -504,25 +568,62 @@ static void give(mli_child *c, mli_task *task) {
     kill_child(c, SIGKILL, HUNG_UP);
     return;
   }
-  mli_message_free(task->payload);
-  task->payload = NULL;
+  drop_payload(task);
   c->task = task;
-  task->runner = c;
   c->state = MLI_CHILD_BUSY;
-  mli_count(&p->worker->counts.running, 1);
+  count_running(p, 1);
   if (task->timeout != MLI_FOREVER) start_deadline(c, task->timeout);
   watch_socket(c);
 }
 
+/* A submitter could not write all of its task. */
+static void on_unsent(mli_node *node, mli_loop *loop) {
+  mli_task *task = mli_container(node, mli_task, node);
+  mli_child *c = task->runner;
+  (void)loop;
+  if (c) {
+    recall(c);
+    if (c->fds[SOCKET] >= 0) watch_socket(c);
+  }
+  mli_release(&task->future);
+}
+
+bool mli_processes_direct(mli_processes *p, mli_task *task) {
+  bool sent = false, all = true;
+  mli_lock_acquire(&p->lock);
+  mli_child *c = p->lent;
+  if (c && atomic_load(&p->posted) == 0 && task->timeout == MLI_FOREVER &&
+      task->payload->size <= SMALL && send_task(c, task, &p->draft) == ML_OK) {
+    mli_future_start(&task->future); /* nobody else has it yet */
+    p->lent = c->next_lent;
+    c->taken = task;
+    count_running(p, 1);
+    all = c->link.out.size == 0;
+    sent = true;
+  } else {
+    atomic_fetch_add(&p->posted, 1); /* those that follow go behind it */
+  }
+  mli_lock_release(&p->lock);
+  if (!sent) return false;
+  drop_payload(task);
+  if (all) return true;
+  mli_object_retain(&task->future.object);
+  task->node.run = on_unsent;
+  if (!mli_loop_post(p->worker->loop, &task->node)) mli_release(&task->future);
+  return true;
+}
+
 static mli_child *idle_child(mli_processes *p) {
-  for (mli_child *c = p->children; c; c = c->next)
+  for (mli_child *c = p->children; c; c = c->next) {
+    recall(c);
     if (c->state == MLI_CHILD_IDLE) return c;
+  }
   return NULL;
 }
 
 static void on_restart(mli_timer *timer) { pump(mli_container(timer, mli_processes, restart)); }
 
-/* Hands out tasks, and starts children for those that are left. */
+/* Hands out tasks, and starts children for those that are left, or lends children. */
 static void pump(mli_processes *p) {
   mli_child *c;
   while (p->queue && (c = idle_child(p))) {
@@ -541,18 +642,22 @@ static void pump(mli_processes *p) {
       if (p->alive > 0) return; /* they go on with it; a result, or an end, tries again */
     }
   }
+  if (p->queue || p->closing || p->broken) return;
+  for (c = p->children; c; c = c->next)
+    if (c->state == MLI_CHILD_IDLE) lend(c);
 }
 
 void mli_processes_run(mli_processes *p, mli_task *task) {
   if (p->broken) {
     if (begin(p, task)) fail(p, task, mli_message_copy(p->broken), p->broken_traceback);
-    return;
+  } else {
+    task->node.next = NULL;
+    *p->last = &task->node;
+    p->last = &task->node.next;
+    p->queued++;
+    pump(p);
   }
-  task->node.next = NULL;
-  *p->last = &task->node;
-  p->last = &task->node.next;
-  p->queued++;
-  pump(p);
+  atomic_fetch_sub(&p->posted, 1); /* now: P4 */
 }
 
 void mli_processes_cancel(mli_processes *p, mli_task *task) {
@@ -569,6 +674,7 @@ void mli_processes_cancel_all(mli_processes *p) {
     assert(!runs);
     (void)runs;
   }
+  recall_all(p);
   for (mli_child *c = p->children; c; c = c->next)
     if (c->task) mli_future_cancel(&c->task->future, NULL); /* comes back as a message */
 }
@@ -577,6 +683,7 @@ bool mli_processes_idle(mli_processes *p) {
   if (p->queue) return false;
   p->closing = true;
   mli_loop_timer_stop(p->worker->loop, &p->restart);
+  recall_all(p);
   for (mli_child *c = p->children; c; c = c->next)
     if (c->state == MLI_CHILD_IDLE)
       end_child(c);
@@ -585,23 +692,28 @@ bool mli_processes_idle(mli_processes *p) {
   return !p->children;
 }
 
-void mli_processes_init(mli_processes *p, mli_worker *w, const mli_processes_options *o) {
-  *p = (mli_processes){ .o = *o, .worker = w };
+void mli_processes_init(mli_processes *p, const mli_processes_options *o) {
+  *p = (mli_processes){ .o = *o };
   p->last = &p->queue;
 }
 
-void mli_processes_fini(mli_processes *p) {
+void mli_processes_begin(mli_processes *p, mli_worker *w) { p->worker = w; }
+
+void mli_processes_end(mli_processes *p) {
   assert(!p->children && !p->queue);
   mli_bytes_free(&p->scratch);
+  mli_bytes_free(&p->draft);
   mli_message_free(p->broken);
   free(p->broken_traceback);
 }
 
 void mli_processes_each(mli_processes *p, void (*f)(void *user, mli_task *task, pid_t pid),
                         void *user) {
+  recall_all(p);
   for (mli_child *c = p->children; c; c = c->next)
     if (c->task) f(user, c->task, c->pid);
   for (mli_node *n = p->queue; n; n = n->next) f(user, mli_container(n, mli_task, node), 0);
+  pump(p); /* lends again */
 }
 
 unsigned mli_processes_count(const mli_processes *p) {

@@ -4,16 +4,21 @@
 ** error are in bytes is the business of the layer above, which gives the hooks.
 **
 **   STARTING --ready--> IDLE <--task, result--> BUSY
-**       |                 |                       |
+**       |                 |  \--[lend, recall]--> LENT --[mli_processes_direct]--> BUSY
 **       |_________________|_______________________|--[end_child, kill_child]--> ENDING
 **       |_________________|_______________________|_____________________________|
 **                                   the process has ended: GONE, freed
 **
+** A child that is LENT is idle, and a thread that submits may write its task to it there and
+** then: that saves the loop a wake-up. The loop looks what became of it, under the lock,
+** before it does anything with that child.
+**
 ** P1  A child runs one task at a time; who loses its child fails alone.
 ** P2  A task that a child may have begun is never run again.
 ** P3  Each child is reaped, and everything of it closed, before the loop ends.
+** P4  No child is lent while a task that was submitted before waits for one.
 **
-** Thread: the loop's, for all of it.
+** Thread: the loop's, unless something else is said.
 */
 #ifndef MLI_PROCESSES_H
 #define MLI_PROCESSES_H
@@ -42,7 +47,8 @@ typedef struct mli_processes_hooks {
   void (*close)(mli_processes *p, void *user);
   /* Writes what a new child is told first. */
   void (*hello)(mli_processes *p, void *user, mli_bytes *out);
-  /* Writes the task but for the bytes of its payload, which follow it. */
+  /* Writes the task but for the bytes of its payload, which follow it. Thread: also that of
+  ** its submit. */
   void (*job)(mli_processes *p, void *user, mli_task *task, mli_bytes *out);
   /* Reads READY. False: the child cannot be used; then it says why, from malloc. */
   bool (*ready)(mli_processes *p, const mli_packet *packet, char **why);
@@ -69,6 +75,7 @@ typedef struct mli_processes_options {
 typedef enum mli_child_state {
   MLI_CHILD_STARTING,
   MLI_CHILD_IDLE,
+  MLI_CHILD_LENT,
   MLI_CHILD_BUSY,
   MLI_CHILD_ENDING,
   MLI_CHILD_GONE
@@ -89,14 +96,22 @@ struct mli_processes {
   mli_message *broken;   /* the error with which every task fails; NULL: none */
   char *broken_traceback;
   bool closing;
+  atomic_uint posted; /* tasks on their way through the loop's mailbox */
+  mli_lock lock;      /* a leaf: what follows, and of a child that is lent all that sending needs */
+  mli_child *lent;
+  mli_bytes draft;
 };
 
-/* In the caller's memory, on the thread of the worker, which has a loop. */
-void mli_processes_init(mli_processes *p, mli_worker *w, const mli_processes_options *o);
+/* In the caller's memory, which outlives the executor's last submit. Thread: any. */
+void mli_processes_init(mli_processes *p, const mli_processes_options *o);
+/* On the thread of the worker, which has a loop; from here on tasks can run. */
+void mli_processes_begin(mli_processes *p, mli_worker *w);
 /* There are no children and no tasks any more. */
-void mli_processes_fini(mli_processes *p);
+void mli_processes_end(mli_processes *p);
 
-/* The hooks of the executor's class. */
+/* The hooks of the executor's class. `direct`: any thread; each task for which it says no is
+** given to `run`. */
+bool mli_processes_direct(mli_processes *p, mli_task *task);
 void mli_processes_run(mli_processes *p, mli_task *task);
 void mli_processes_cancel(mli_processes *p, mli_task *task);
 void mli_processes_cancel_all(mli_processes *p);

@@ -212,28 +212,16 @@ static mli_processes *processes_of(mli_worker *w) {
 }
 
 static void process_open(mli_worker *w) {
-  static char *const argv[] = { "moonloop", LML_WORKER_OPTION, NULL };
-  const lml_process_options *o = options_of(w->executor);
   lml_worker_open(w);
   lml_state *S = w->user;
-  if (!S || !(S->processes = malloc(sizeof *S->processes))) return;
-  mli_processes_options options = {
-    .hooks = &hooks,
-    .program = o->program,
-    .argv = argv,
-    .size = o->workers,
-    .max_jobs = o->max_jobs,
-    .grace = o->grace,
-    .output = o->output,
-  };
-  mli_processes_init(S->processes, w, &options);
+  if (!S) return;
+  S->processes = &options_of(w->executor)->processes;
+  mli_processes_begin(S->processes, w);
 }
 
 static void process_close(mli_worker *w) {
   mli_processes *p = processes_of(w);
-  if (p) mli_processes_fini(p);
-  free(p);
-  if (p) ((lml_state *)w->user)->processes = NULL;
+  if (p) mli_processes_end(p);
   lml_worker_close(w);
 }
 
@@ -243,6 +231,10 @@ static void process_run(mli_worker *w, mli_task *task) {
     mli_processes_run(p, task);
   else
     mli_task_settle(w, task, MLI_FAILED, NULL, NULL, ML_MEMORY);
+}
+
+static bool process_direct(mli_worker *w, mli_task *task) {
+  return mli_processes_direct(&options_of(w->executor)->processes, task);
 }
 
 static void process_cancel(mli_worker *w, mli_task *task) {
@@ -269,6 +261,7 @@ static const mli_executor_class process_class = {
   .close = process_close,
   .run = process_run,
   .cancel = process_cancel,
+  .direct = process_direct,
   .turn = process_turn,
   .idle = process_idle,
   .cancel_all = process_cancel_all,
@@ -314,6 +307,7 @@ static lua_Number number_option(lua_State *L, const char *key) {
 
 /* process_executor(name, workers, max_pending, options, init...): the options are checked. */
 static int l_process_executor(lua_State *L) {
+  static char *const argv[] = { "moonloop", LML_WORKER_OPTION, NULL };
   static const char *const outputs[] = { "log", "inherit", "discard", NULL };
   lml_state *S = lml_upstate(L);
   mli_executor_options options = {
@@ -327,15 +321,21 @@ static int l_process_executor(lua_State *L) {
   lml_outset *outset = lml_outset_push(L, 5, n > 0 ? n : 0, true);
   lml_process_options *o = outset->processes = calloc(1, sizeof *o);
   if (!o) return luaL_error(L, "not enough memory");
-  o->workers = (unsigned)luaL_checkinteger(L, 2);
   find_program(L, o->program, sizeof o->program);
   o->memory_limit = (uint64_t)number_option(L, "memory_limit");
   o->cpu_limit = number_option(L, "cpu_limit");
-  o->max_jobs = (uint64_t)number_option(L, "max_jobs");
-  o->grace = (uint64_t)(number_option(L, "grace") * 1e9);
   lua_getfield(L, 4, "output");
-  o->output = (mli_output)luaL_checkoption(L, -1, "log", outputs);
+  mli_processes_options processes = {
+    .hooks = &hooks,
+    .program = o->program,
+    .argv = argv,
+    .size = (unsigned)luaL_checkinteger(L, 2),
+    .max_jobs = (uint64_t)number_option(L, "max_jobs"),
+    .grace = (uint64_t)(number_option(L, "grace") * 1e9),
+    .output = (mli_output)luaL_checkoption(L, -1, "log", outputs),
+  };
   lua_pop(L, 1);
+  mli_processes_init(&o->processes, &processes);
   lml_executor_own(L, S, lml_executor_start(L, &options));
   return 1;
 }

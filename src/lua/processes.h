@@ -15,12 +15,10 @@
 
 typedef struct lml_process_options {
   char program[4096];
-  unsigned workers;
   uint64_t memory_limit; /* bytes of address space; 0: none */
   lua_Number cpu_limit;  /* seconds of each job; 0: none */
-  uint64_t max_jobs, grace;
-  mli_output output;
-  atomic_uint children; /* [A] that there are */
+  atomic_uint children;  /* [A] that there are */
+  mli_processes processes;
 } lml_process_options;
 
 /* How many children the executor has. Any thread. */
