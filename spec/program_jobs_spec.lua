@@ -100,6 +100,26 @@ jobs of main: 5
       "\njobs of moonloop: 1\n  default: parked N s, waits for event wait, at script:9")
   end)
 
+  it("shows the jobs of child processes, and which", function()
+    local output = run([[
+      local marker = require "spec.support.marker"
+      local started, release = marker.new(), marker.new()
+      local ex <close> = ml.ProcessExecutor{ name = "parsers", workers = 1 }
+      ex:submit(ml.job{ marker.hold, started, release, name = "page 1" })
+      ex:submit(ml.job{ math.abs, -1, name = "page 2" })
+      print("pid " .. started:wait())
+      started:remove()
+      quit()
+      ex:jobs()
+      release:set()
+      ex:shutdown()
+      release:remove()
+    ]])
+    contains(output, ("\njobs of parsers:\n  page 1: running in process %s, submitted at script:9\n"
+      .. "  page 2: queued, submitted at script:10\n  1 running, 1 queued\n")
+      :format(output:match "pid (%d+)"))
+  end)
+
   it("may come again and again, and beside a debugger's hook", function()
     local output = run([[
       local lines = 0

@@ -7,6 +7,7 @@
 */
 #include <stdio.h>
 #include <stdlib.h>
+#include "processes.h"
 #include "state.h"
 
 #define MOST 1000 /* jobs that are shown of one state */
@@ -136,6 +137,35 @@ void lml_tree_show(lml_state *S, const char *name) {
 
 /* ---- those of executors ---- */
 
+static void print_task(FILE *out, const mli_task *task, const char *state) {
+  fprintf(out, "  %s: %s", task->name[0] ? task->name : "job", state);
+  print_place(out, "submitted at", mli_task_chunk(task), task->line);
+  fputc('\n', out);
+}
+
+typedef struct process_tree {
+  FILE *out;
+  size_t running, queued;
+} process_tree;
+
+static void print_process_task(void *user, mli_task *task, pid_t pid) {
+  process_tree *t = user;
+  char state[48] = "queued";
+  if (pid) snprintf(state, sizeof state, "running in process %d", (int)pid);
+  if ((pid ? t->running++ : t->queued++) < MOST) print_task(t->out, task, state);
+}
+
+static void show_processes(mli_processes *p, const char *name) {
+  size_t size;
+  char *text = NULL;
+  process_tree t = { .out = open_memstream(&text, &size) };
+  if (!t.out) return;
+  fprintf(t.out, "jobs of %s:\n", name);
+  mli_processes_each(p, print_process_task, &t);
+  fprintf(t.out, "  %zu running, %zu queued\n", t.running, t.queued);
+  write_out(t.out, &text, &size);
+}
+
 static void on_show(mli_node *node, mli_loop *loop) {
   mli_worker *w = loop->user;
   char name[MLI_NAME_MAX + 32];
@@ -143,14 +173,12 @@ static void on_show(mli_node *node, mli_loop *loop) {
     snprintf(name, sizeof name, "%s, loop %u", w->executor->name, w->index + 1);
   else
     snprintf(name, sizeof name, "%s", w->executor->name);
-  if (w->user && !loop->stopping) lml_tree_show(w->user, name);
+  lml_state *S = loop->stopping ? NULL : w->user;
+  if (S && S->processes)
+    show_processes(S->processes, name);
+  else if (S)
+    lml_tree_show(S, name);
   free(node);
-}
-
-static void print_task(FILE *out, const mli_task *task, const char *state) {
-  fprintf(out, "  %s: %s", task->name[0] ? task->name : "job", state);
-  print_place(out, "submitted at", mli_task_chunk(task), task->line);
-  fputc('\n', out);
 }
 
 static void show_pool(mli_executor *ex) {
