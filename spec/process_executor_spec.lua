@@ -435,6 +435,127 @@ describe("a ProcessExecutor", function()
     end)
   end)
 
+  describe("of which a child is held", function()
+    local function count()
+      rawset(_G, "held_calls", (rawget(_G, "held_calls") or 0) + 1)
+      return rawget(_G, "held_calls"), marker.pid()
+    end
+
+    it("runs calls in the same state, in the order of their submits", function()
+      local worker <close> = ex:worker()
+      local _, pid = worker:call(count)
+      for i = 2, 10 do assert.same({ i, pid }, { worker:call(count) }) end
+      local futures = {}
+      for i = 11, 30 do futures[i] = worker:submit(count) end
+      for i = 11, 30 do assert.equal(i, futures[i]:result(h.TIMEOUT)) end
+      assert.equal(ex, worker.executor)
+      assert.equal(1, worker.index)
+      assert.matches("worker 1 of spec", tostring(worker))
+    end)
+
+    it("holds different ones as long as there are some, then shares them", function()
+      local pids, count_of = {}, 0
+      local workers = { ex:worker(), ex:worker(), ex:worker() }
+      for i = 1, 3 do
+        pids[i] = workers[i]:call(marker.pid)
+        assert.equal(pids[i], workers[i]:call(marker.pid))
+      end
+      assert.not_equal(pids[1], pids[2])
+      for _ in pairs{ [pids[1]] = true, [pids[2]] = true, [pids[3]] = true } do
+        count_of = count_of + 1
+      end
+      assert.equal(2, count_of)
+      for i = 1, 3 do workers[i]:close() end
+    end)
+
+    it("lets others use it in between", function()
+      local one <close> = ml.ProcessExecutor{ workers = 1 }
+      local worker <close> = one:worker()
+      local _, pid = worker:call(count)
+      local future = one:submit(marker.hold, started, release)
+      started:wait()
+      local mine, other = worker:submit(count), one:submit(count)
+      local states = {}
+      for i, job in ipairs(one:jobs()) do states[i] = job.state end
+      assert.same({ "running", "queued", "queued" }, states)
+      release:set()
+      future:result(h.TIMEOUT)
+      assert.same({ 2, pid }, { mine:result(h.TIMEOUT) })
+      assert.same({ 3, pid }, { other:result(h.TIMEOUT) })
+    end)
+
+    it("is not replaced after max_jobs before it is let go", function()
+      local fresh <close> = ml.ProcessExecutor{ workers = 1, max_jobs = 2 }
+      local worker = fresh:worker()
+      for i = 1, 5 do assert.equal(i, (worker:call(count))) end
+      local last = worker:submit(count)
+      worker:close() -- what was submitted is still done
+      assert.equal(6, (last:result(h.TIMEOUT)))
+      h.misuse("released", function() worker:submit(count) end)
+      local first, second = fresh:submit(count), fresh:submit(count)
+      assert.is_true(first:result(h.TIMEOUT) == 1 or second:result(h.TIMEOUT) == 1)
+    end)
+
+    it("fails the calls of whoever held it when it ends", function()
+      local worker <close> = ex:worker()
+      local first = worker:submit(marker.hold, started, release)
+      local pid = tonumber(started:wait())
+      local second = worker:submit(count)
+      os.execute("kill -KILL " .. pid)
+      for _, future in ipairs{ first, second } do
+        local err = future:exception(h.TIMEOUT)
+        assert.same({ "crashed", pid, 9 }, { err.code, err.pid, err.signal })
+      end
+      local err = h.raised(worker.call, worker, count)
+      assert.equal("crashed", err.code)
+      assert.matches("that was held has ended", tostring(err))
+      assert.is_number(ex:submit(marker.pid):result(h.TIMEOUT))
+      local another <close> = ex:worker()
+      assert.equal(1, (another:call(count)))
+    end)
+
+    it("starts with init, fails where that does, and is closed after the shutdown", function()
+      local own = ml.ProcessExecutor{ workers = 1,
+        init = function() rawset(_G, "held_calls", 9) end }
+      local worker <close> = own:worker()
+      assert.equal(10, (worker:call(count)))
+      assert.is_true(own:shutdown{ timeout = h.TIMEOUT })
+      assert.equal("closed", h.raised(worker.call, worker, count).code)
+      assert.equal("closed", h.raised(own.worker, own).code)
+      local broken <close> = ml.ProcessExecutor{ workers = 1, init = function() error "no" end }
+      local held <close> = broken:worker()
+      assert.matches("no", h.raised(held.call, held, count))
+    end)
+
+    it("takes cancels, of what is queued and of what runs", function()
+      local worker <close> = ex:worker()
+      local first = worker:submit(function(s) s:set() while true do end end, started)
+      local second, third = worker:submit(count), worker:submit(count)
+      started:wait()
+      assert.is_true(second:cancel())
+      assert.is_true(second:cancelled())
+      assert.is_true(first:cancel_and_wait(h.TIMEOUT))
+      assert.is_true(first:cancelled())
+      assert.equal("crashed", third:exception(h.TIMEOUT).code)
+    end)
+
+    it("finishes what it was given at a shutdown, or cancels it", function()
+      local one = ml.ProcessExecutor{ workers = 1 }
+      local worker <close> = one:worker()
+      local futures = {}
+      for i = 1, 5 do futures[i] = worker:submit(count) end -- it is not even started
+      assert.is_true(one:shutdown{ timeout = h.TIMEOUT })
+      for i = 1, 5 do assert.equal(i, (futures[i]:result(0))) end
+      local two = ml.ProcessExecutor{ workers = 1 }
+      local held <close> = two:worker()
+      local running = held:submit(marker.hold, started, release)
+      started:wait()
+      local queued = held:submit(count)
+      assert.is_true(two:shutdown{ cancel = true, timeout = h.TIMEOUT })
+      assert.same({ true, true }, { running:cancelled(), queued:cancelled() })
+    end)
+  end)
+
   describe("with limits", function()
     it("fails a job that wants more memory, and goes on", function()
       if h.checking() then return end -- sanitizers reserve more than any limit

@@ -36,14 +36,12 @@ meta.__metatable = false
 
 local workers = {}
 
---- Chooses the worker with the least to do and keeps it until it is closed.
+--- Chooses the worker with the least to do and keeps it until it is closed. A child process is
+--- chosen with the first call; when it ends, all that follow fail with code "crashed".
 ---@param executor userdata
 ---@return userdata worker raises with code "closed" after the executor's shutdown
 function workers.of(executor)
-  if core.executor_kind(check.executor("worker", executor)) == "process" then
-    check.misuse "worker: a ProcessExecutor's children come and go: none can be held"
-  end
-  return core.pin(executor)
+  return core.pin(check.executor("worker", executor))
 end
 
 return workers

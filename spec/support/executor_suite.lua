@@ -29,7 +29,7 @@ end
 -- make(options): an executor that does one job at a time per worker or loop.
 -- alone: the options with which it has one worker or loop.
 -- parks: jobs that wait leave their thread to others.
--- hold: as above. unheld: there is no worker to be held.
+-- hold: as above.
 suite.kinds = {
   { name = "an AsyncExecutor", make = ml.AsyncExecutor, alone = {}, parks = true, hold = hold },
   { name = "an AsyncExecutor of two loops", parks = true, hold = hold, alone = { loops = 1 },
@@ -40,7 +40,7 @@ suite.kinds = {
     end },
   { name = "a ThreadExecutor", make = ml.ThreadExecutor, alone = { workers = 1 }, hold = hold },
   { name = "a ProcessExecutor", make = ml.ProcessExecutor, alone = { workers = 1 },
-    hold = hold_far, unheld = true },
+    hold = hold_far },
 }
 
 local function with(options, more)
@@ -441,14 +441,6 @@ function suite.run(kind, env)
     end)
 
     describe("a worker that is held", function()
-      if kind.unheld then
-        it("is none of this kind", function()
-          local ex = make()
-          h.misuse("none can be held", function() ex:worker() end)
-        end)
-        return
-      end
-
       it("keeps what its state keeps, and runs calls in order", function()
         local ex = make()
         local worker <close> = ex:worker()

@@ -34,6 +34,7 @@ static void task_destroy(mli_object *object) {
   mli_message_free(task->payload);
   mli_message_free(task->context);
   if (task->chunk) mli_release(task->chunk);
+  if (task->seat) mli_object_release(task->seat);
   mli_release(task->executor);
   mli_future_fini(&task->future);
   free(task);
@@ -76,6 +77,7 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->submitted_at = mli_now();
   task->timeout = MLI_FOREVER;
   task->worker = task->pin = NULL;
+  task->seat = NULL;
   task->origin = NULL;
   task->runner = NULL;
   task->over = false;

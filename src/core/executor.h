@@ -38,6 +38,7 @@ struct mli_task {
   mli_node cancel_node;    /* the request to cancel it, to its loop */
   mli_worker *worker;      /* loops: [I] once posted. Pools: [M] of the executor, while it runs */
   mli_worker *pin;         /* [I] the worker that must run it; NULL: any */
+  mli_object *seat;        /* [I] the same for child processes; a reference, or NULL */
   const mli_task *origin;  /* [I] the pool's task that it was submitted in; only to compare */
   bool over;               /* [I] it has no slot of a bounded executor */
   void *runner;            /* [L] of the layer above: what runs it on its loop, while it does */

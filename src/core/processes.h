@@ -29,6 +29,12 @@
 
 typedef struct mli_processes mli_processes;
 typedef struct mli_child mli_child;
+typedef struct mli_seat mli_seat;
+
+/* Tasks that wait, first come, first served. */
+typedef struct mli_line {
+  mli_node *first, **last;
+} mli_line;
 
 /* Packets. To a child: HELLO once, then JOBs, END. From it: READY or BROKEN, RESULTs. */
 enum mli_packet_type { MLI_HELLO = 1, MLI_JOB, MLI_END, MLI_READY, MLI_BROKEN, MLI_RESULT };
@@ -86,7 +92,7 @@ struct mli_processes {
   mli_worker *worker; /* the executor's one loop */
   mli_child *children;
   unsigned alive, starting; /* children that are not ending; of those, not ready */
-  mli_node *queue, **last;
+  mli_line queue;           /* for any child */
   unsigned queued;
   mli_bytes scratch;
   unsigned losses;       /* children lost one after the other, with no result between */
@@ -117,6 +123,16 @@ void mli_processes_cancel(mli_processes *p, mli_task *task);
 void mli_processes_cancel_all(mli_processes *p);
 /* True: nothing is left. Else the children without work are asked to end. */
 bool mli_processes_idle(mli_processes *p);
+
+/* A child that is held, for tasks that need what others left there: they run in the order of
+** their submits, others may come between. With the first of them it is chosen, the child that
+** the fewest hold, or a new one; as long as it is held it is not replaced. When it ends, those
+** that wait for it, and all that follow, fail. A counted object; NULL: out of memory.
+** Thread: any. */
+mli_seat *mli_seat_new(mli_executor *ex);
+mli_object *mli_seat_object(mli_seat *seat); /* for `task->seat` */
+/* Holds it no longer; what was submitted is done. Once for each. Thread: any. */
+void mli_seat_leave(mli_seat *seat);
 
 /* Calls `f` for each task: with the pid of its child, or 0: it is queued. */
 void mli_processes_each(mli_processes *p, void (*f)(void *user, mli_task *task, pid_t pid),

@@ -25,6 +25,11 @@ unsigned lml_processes_count(const mli_executor *ex) {
   return atomic_load(&options_of(ex)->children);
 }
 
+mli_seat *lml_processes_hold(mli_executor *ex, unsigned *number) {
+  *number = atomic_fetch_add(&options_of(ex)->seats, 1);
+  return mli_seat_new(ex);
+}
+
 /* ---- the program ---- */
 
 static bool is_program(const char *path) {

@@ -18,9 +18,12 @@ typedef struct lml_process_options {
   uint64_t memory_limit; /* bytes of address space; 0: none */
   lua_Number cpu_limit;  /* seconds of each job; 0: none */
   atomic_uint children;  /* [A] that there are */
+  atomic_uint seats;     /* [A] that there have been */
   mli_processes processes;
 } lml_process_options;
 
+/* A seat, and its number. NULL: out of memory. Any thread. */
+mli_seat *lml_processes_hold(mli_executor *ex, unsigned *number);
 /* How many children the executor has. Any thread. */
 unsigned lml_processes_count(const mli_executor *ex);
 /* The loop's thread: adds them to the list of jobs on top of the stack. */

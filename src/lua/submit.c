@@ -19,15 +19,16 @@ static int closed_error(lua_State *L, mli_executor *ex) {
 typedef struct target {
   mli_executor *executor;
   mli_worker *pin; /* NULL: any */
+  mli_seat *seat;  /* likewise, of a child process */
 } target;
 
 static target check_target(lua_State *L, lml_state *S) {
   mli_object *object = lml_handle_test_in(L, S, 1, &mli_executor_type);
-  if (object) return (target){ mli_container(object, mli_executor, object), NULL };
+  if (object) return (target){ mli_container(object, mli_executor, object), NULL, NULL };
   const lml_pin *pin = lml_pin_test(L, 1);
   if (!pin) lml_misuse(L, "submit: executor expected, got %s", luaL_typename(L, 1));
   if (atomic_load(&pin->released)) lml_misuse(L, "submit: this worker was released");
-  return (target){ pin->executor, pin->worker };
+  return (target){ pin->executor, pin->worker, pin->seat };
 }
 
 /* The task of a pool's worker that what runs now comes from, or NULL. */
@@ -51,6 +52,10 @@ static int submit_now(lua_State *L, lml_state *S, target to, bool slot) {
   task->payload = lml_encode(L, SUBMIT_JOB, n, ex->class->far ? LML_JOB | LML_FAR : LML_JOB);
   task->timeout = timeout;
   task->pin = to.pin;
+  if (to.seat) {
+    task->seat = mli_seat_object(to.seat);
+    mli_object_retain(task->seat);
+  }
   task->origin = origin_of(S);
   task->over = !slot;
   lml_place place = lml_place_of(L, S);

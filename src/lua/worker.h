@@ -5,6 +5,7 @@
 #ifndef LML_WORKER_H
 #define LML_WORKER_H
 
+#include "core/processes.h"
 #include "state.h"
 
 /* ---- what a new state begins with (outset.c) ---- */
@@ -49,7 +50,9 @@ void lml_pool_class_open(void); /* before the first pool is made */
 typedef struct lml_pin {
   mli_object object;
   mli_executor *executor; /* [I] holds a reference */
-  mli_worker *worker;     /* [I] */
+  unsigned index;         /* [I] from 0 */
+  mli_worker *worker;     /* [I] NULL: a child process */
+  mli_seat *seat;         /* [I] of a child process: a reference */
   atomic_bool released;   /* [A] */
 } lml_pin;
 
