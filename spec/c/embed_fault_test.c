@@ -390,6 +390,34 @@ static void test_two_copies(void) {
   end(ex);
 }
 
+/* ---- a C function whose turn does not come ---- */
+
+static atomic_int ran;
+
+static ml_status count_run(struct uv_loop_s *loop, ml_values *results, void *user) {
+  (void)loop, (void)results, (void)user;
+  atomic_fetch_add(&ran, 1);
+  return ML_OK;
+}
+
+static void test_cancelled_call(void) {
+  ml_executor_options o = ML_EXECUTOR_OPTIONS;
+  ml_executor *ex = make(&o);
+  atomic_store(&released, false);
+  ml_future *spin = call(ex, "faults:spin", NULL), *f = NULL, *g = NULL;
+  ml_stats stats = { .size = sizeof stats };
+  while (ml_executor_stats(ex, &stats) == ML_OK && stats.running == 0) usleep(1000);
+  CHECK_EQ(ml_submit_c(ex, count_run, NULL, &f), ML_OK);
+  CHECK_EQ(ml_submit_c(ex, count_run, NULL, &g), ML_OK);
+  CHECK_EQ(ml_future_cancel(f, NULL), ML_OK);
+  expect(f, ML_JOB_CANCELLED);
+  atomic_store(&released, true);
+  expect(g, ML_OK);
+  CHECK_EQ(atomic_load(&ran), 1);
+  expect(spin, ML_OK);
+  end(ex);
+}
+
 /* ---- what is over ---- */
 
 static void test_closed(void) {
@@ -525,6 +553,7 @@ int main(void) {
   test_callbacks();
   test_wrong_thread();
   test_two_copies();
+  test_cancelled_call();
   test_closed();
   test_released();
   test_many();

@@ -156,19 +156,10 @@ ml_status mle_drive_to_end(mli_executor *core, bool cancel, uint64_t deadline) {
   return mli_future_settled(core->ended) ? ML_OK : mli_driven_wait(core, core->ended, deadline);
 }
 
-/* Records that the deadline passed, and which jobs are in the way. */
+/* Records that the deadline passed, and which jobs run. */
 static ml_status still_running(mli_executor *ex) {
-  char text[400] = "";
-  size_t n = 0;
-  mli_lock_acquire(&ex->lock);
-  for (unsigned i = 0; i < ex->count && n < sizeof text; i++) {
-    const mli_task *task = ex->workers[i]->task;
-    if (!task) continue;
-    int more = snprintf(text + n, sizeof text - n, "%s '%s'", n ? "," : ":",
-                        task->name[0] ? task->name : "job");
-    if (more > 0) n += (size_t)more;
-  }
-  mli_lock_release(&ex->lock);
+  char text[400];
+  lml_executor_running(ex, "; ", text, sizeof text);
   return mle_fail(ML_TIMEOUT, "executor '%s' has jobs that did not stop%s", ex->name, text);
 }
 

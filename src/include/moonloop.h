@@ -25,14 +25,22 @@
 **
 ** - A function that can fail returns ml_status; ML_OK is 0. What it gives leaves through
 **   its last parameters, which are left alone if it fails. `ml_last_error()` has the words.
-** - NULL where an object must be, and an object whose last reference was released, is
-**   ML_MISUSE. (The latter is seen in builds with asserts, and said on stderr; in others it
-**   is undefined, as for any freed memory.)
-** - A lua_State is used by one thread at a time, as always in Lua. The Lua errors of what a
-**   function does with one are caught: nothing here raises, except ml_await, which says so.
+** - ML_MISUSE, from any of them: NULL where an object must be; an object of another kind; one
+**   whose last reference was released. (The latter is seen in builds with asserts, and said on
+**   stderr; in others it is undefined, as for any freed memory.)
+** - Counted objects begin with one reference, the caller's. The one who retains releases.
+** - Strings that are passed in are copied. What is passed to a callback is borrowed: it is
+**   valid until the callback returns.
+** - "Thread: any" means any at any time, also several at once. A lua_State is used by one
+**   thread at a time, as always in Lua; the state of an executor's thread by that thread only.
+** - The Lua errors of what a function does with a state are caught: nothing here raises,
+**   except ml_op_new and ml_await, which say so.
 ** - Callbacks run with no lock held and may call anything here. One that runs on a loop's
 **   thread holds up that loop while it runs, and must not wait (ML_BUSY).
-** - No function here exits, aborts or changes how the process treats signals.
+** - No function here exits or aborts. Signals are left alone, but for one real-time signal
+**   that nobody uses, taken at need by executors with `blocked_after` or `slice`, and by Lua
+**   code that asks for such things. Threads of ours block all others. exit() is possible at
+**   any time: nothing is waited for.
 **
 ** SPDX-License-Identifier: MIT
 */
@@ -92,8 +100,9 @@ ML_API const char *ml_status_name(ml_status status);
 ** Thread: any. Blocks: no. */
 ML_API const char *ml_version(void);
 
-/* ML_ABI of the library that is running: compare it with ML_ABI, which is that of the
-** header. Structs with a `size` are checked by what takes them.
+/* ML_ABI of the library that is running. The program fits it if that is the header's ML_ABI.
+** Structs that begin with their `size` may be those of an older header; one of a newer header
+** is ML_MISUSE.
 ** Thread: any. Blocks: no. */
 ML_API unsigned ml_abi(void);
 
@@ -105,7 +114,8 @@ ML_API const char *ml_last_error(void);
 
 #define ML_FOREVER UINT64_MAX
 
-/* Thread: any. Blocks: no. */
+/* The time, and the deadline that is so far away: ML_FOREVER if that cannot be counted.
+** Thread: any. Blocks: no. */
 ML_API uint64_t ml_now(void);
 ML_API uint64_t ml_after_ms(uint64_t milliseconds);
 
@@ -133,10 +143,11 @@ typedef enum ml_type {
   ML_OTHER    /* what C cannot read: a function, a handle, a module's own table */
 } ml_type;
 
-/* An empty list, or NULL: out of memory. It is used by one thread at a time.
+/* An empty list, or NULL: out of memory. It is the caller's until it is handed over to a
+** function that says so, and then must not be touched. It is used by one thread at a time.
 ** Thread: any. Blocks: no. */
 ML_API ml_values *ml_values_new(void);
-/* NULL is allowed. Thread: any. Blocks: no. */
+/* Frees it and all that points into it. NULL is allowed. Thread: any. Blocks: no. */
 ML_API void ml_values_free(ml_values *values);
 
 /* Add a value: to the list, or to the innermost table that is open. Strings are copied.
@@ -156,11 +167,12 @@ ML_API void ml_values_close_table(ml_values *values);
 ML_API void ml_values_key(ml_values *values, const char *text);
 ML_API void ml_values_key_integer(ml_values *values, int64_t key);
 /* ML_OK; ML_MEMORY or ML_MISUSE: a call before this one failed, or a table is open;
-** ML_CROSSING: it came from a future, with values that C cannot give on. */
+** ML_CROSSING: it came from a future, with values that C cannot give on.
+** Thread: that of the list. Blocks: no. */
 ML_API ml_status ml_values_status(const ml_values *values);
 
 /* Look at values. What they return points into the list: it is valid until the list
-** is added to or freed. Indexes are from 0. NULL is a value of type ML_NONE.
+** is added to, handed over or freed. Indexes are from 0. NULL is a value of type ML_NONE.
 ** Thread: any that has the list. Blocks: no. */
 ML_API size_t ml_values_count(const ml_values *values);
 ML_API const ml_value *ml_values_at(const ml_values *values, size_t index); /* NULL: none */
@@ -180,7 +192,7 @@ ML_API const ml_value *ml_value_pair(const ml_value *value, size_t index, const 
 
 /* ---- executors ---- */
 
-/* An error that nobody asked for. The strings are the caller's. */
+/* An error that nobody asked for. */
 typedef struct ml_report {
   size_t size;           /* of this struct, as the library has it */
   const char *kind;      /* "job", "callback", ... */
@@ -190,19 +202,19 @@ typedef struct ml_report {
   const char *submitted; /* "file.lua:12", or NULL */
 } ml_report;
 
-/* A job that holds its loop, so that the others there have no turn. The strings are the
-** caller's. */
+/* A job that holds its loop, so that the others there have no turn. */
 typedef struct ml_blocked {
   size_t size;           /* of this struct, as the library has it */
-  const char *name;      /* of the job; NULL: it has none, or it is a callback */
+  const char *name;      /* of the job; NULL: none, or a callback, or it is not known */
   const char *submitted; /* "file.lua:12", or NULL */
   uint64_t time;         /* nanoseconds so far */
   const char *inside;    /* the C function in which it is, as far as known; NULL: in Lua */
   const char *traceback; /* where it is; NULL: inside a C function nobody can look */
 } ml_blocked;
 
-/* Start with ML_EXECUTOR_OPTIONS, then set what you want otherwise. The struct and its
-** strings are copied. */
+/* Start with ML_EXECUTOR_OPTIONS, then set what you want otherwise. The struct is copied;
+** what `user` points to is needed until the executor has ended and its futures are
+** released. */
 typedef struct ml_executor_options {
   size_t size;          /* sizeof(ml_executor_options) */
   const char *name;     /* for people, and for its threads; NULL: "host" */
@@ -214,8 +226,8 @@ typedef struct ml_executor_options {
   const char *init; /* "module:function", runs first in each state; NULL: none */
   /* One loop without a thread of its own: the thread that makes it runs it too. Either as a
   ** guest of this libuv loop, which that thread runs, and which it keeps going until it is
-  ** shut down; or else, `driven`, in steps: see
-  ** ml_executor_step. */
+  ** shut down: the loop stays the caller's, and is needed until then; or else, `driven`, in
+  ** steps: see ml_executor_step. */
   struct uv_loop_s *uv_loop;
   bool driven;
   /* Its states. `new_state` makes one, with the libraries and functions that it shall have,
@@ -234,8 +246,8 @@ typedef struct ml_executor_options {
   void (*on_error)(const ml_report *report, void *user);
   /* A job that holds its loop for more than `blocked_after` nanoseconds is told to
   ** `on_blocked`, once, on the loop's thread. One that is inside a C function is told on a
-  ** thread of ours, and again when that returns. NULL: it is printed on stderr. 0: nobody
-  ** looks, unless MOONLOOP_BLOCKED_MS is in the environment. */
+  ** thread of ours, where nothing may wait either, and again when that returns. NULL: it is
+  ** printed on stderr. 0: nobody looks, unless MOONLOOP_BLOCKED_MS is in the environment. */
   uint64_t blocked_after;
   void (*on_blocked)(const ml_blocked *blocked, void *user);
   /* Nanoseconds after which a job that computes lets the others of its loop go on; 0: it
@@ -250,15 +262,18 @@ typedef struct ml_executor_options {
 #define ML_EXECUTOR_OPTIONS                                                                        \
   { .size = sizeof(ml_executor_options) }
 
-/* Makes an executor, with a reference for the caller, and starts its loops. NULL: all
-** as it comes. ML_MISUSE: an option, or options of another ABI; ML_MEMORY; ML_SYSTEM.
-** Thread: any. Blocks: no. */
+/* Makes an executor, with a reference for the caller, and starts its loops. `options` NULL:
+** all as it comes. ML_MISUSE: an option, or options of a newer header; ML_MEMORY; ML_SYSTEM:
+** no thread or descriptor. What is wrong with a state, `init` too, shows in its jobs.
+** Thread: any; a driven one's or guest's is the thread that will run it. Blocks: no. */
 ML_API ml_status ml_executor_new(ml_executor **out, const ml_executor_options *options);
 
 /* For a loop of the host's own, with poll() or the like. Wait until the descriptor is
 ** readable or the timeout (in ms; -1: none) is over, then step: that runs what is ready,
-** and does not wait. Ask for the timeout anew before each wait.
-** ML_CLOSED: it was shut down and has ended, there is nothing to step any more.
+** and does not wait. Ask for the timeout anew before each wait. The descriptor is the
+** executor's: do not close it.
+** ML_CLOSED: it was shut down and has ended, there is nothing to step any more; ML_BUSY: it
+** is being stepped, by a caller of this one; ML_MISUSE: it is not driven.
 ** Thread: the one that made it (ML_MISUSE elsewhere). Blocks: no. */
 ML_API int ml_executor_fd(ml_executor *executor); /* -1: it is not driven, or has ended */
 ML_API int ml_executor_timeout(ml_executor *executor);
@@ -271,10 +286,11 @@ ML_API ml_status ml_executor_step(ml_executor *executor);
 ML_API ml_executor *ml_executor_retain(ml_executor *executor);
 ML_API void ml_executor_release(ml_executor *executor);
 
-/* No more submits. Waits until its jobs have ended (with `cancel`, as they are cancelled)
-** and its threads are gone. ML_TIMEOUT: the deadline passed first, ml_last_error names jobs
-** that are in the way, and it may be called again; 0 asks and does not wait.
-** ML_BUSY: this thread runs a loop, so nothing was waited for. The thread that drives an
+/* No more submits, from here on: ML_CLOSED. Waits until its jobs have ended (with `cancel`,
+** as they are cancelled) and its threads are gone. ML_TIMEOUT: the deadline passed first,
+** ml_last_error names the jobs that run just then; call it again, or leave it at that.
+** A deadline of 0 asks and does not wait. ML_BUSY: this thread is the executor's own or runs
+** a loop, so nothing was waited for; ML_MEMORY. The thread that drives an
 ** executor steps it meanwhile; a guest then closes its handles on the host's libuv loop,
 ** which has to run once more for that.
 ** Thread: any. Blocks: until the deadline. */
@@ -287,7 +303,7 @@ typedef struct ml_stats {
   unsigned threads;
 } ml_stats;
 
-/* Fills what `stats->size` has room for; set that first. Counts are a moment's.
+/* Fills what `stats->size` has room for; set that first (ML_MISUSE). Counts are a moment's.
 ** Thread: any. Blocks: no. */
 ML_API ml_status ml_executor_stats(ml_executor *executor, ml_stats *stats);
 
@@ -302,24 +318,29 @@ typedef struct ml_job_options {
 #define ML_JOB_OPTIONS                                                                             \
   { .size = sizeof(ml_job_options) }
 
-/* Submit a job. `out`, unless it is NULL, gets a reference of its future. `options` may be
-** NULL. ML_CLOSED: the executor is shut down; ML_BUSY: it has max_pending jobs; ML_MEMORY,
-** ML_SYSTEM: no thread for it. Thread: any. Blocks: no. */
+/* Submit a job. `out`, unless it is NULL, gets a reference of its future, for the caller.
+** `options` may be NULL, and are copied. ML_CLOSED: the executor is shut down; ML_BUSY: it
+** has max_pending jobs; ML_SYSTEM: no thread for it; ML_MEMORY; ML_MISUSE: no such function
+** or options can be. Thread: any. Blocks: no. */
 
 /* The function, or "module:function", and its `nargs` arguments on top of L, which are
 ** popped, also on failure. They cross: code and data are copied. ML_CROSSING: one cannot.
-** Opens moonloop in L if need be (see ml_open), for the process's default executor. */
+** Opens moonloop in L if need be (see ml_open), for the process's default executor.
+** Thread: that of L. */
 ML_API ml_status ml_submit(ml_executor *executor, struct lua_State *L, int nargs,
                            const ml_job_options *options, ml_future **out);
 
 /* "module:function" ("module:a.b"), required in the executor's state, with the arguments.
-** NULL: none. Takes `arguments` over, also on failure. */
+** NULL: none. Takes `arguments` over, also on failure. That the module or the function is
+** not there is the job's error. */
 ML_API ml_status ml_submit_call(ml_executor *executor, const char *function, ml_values *arguments,
                                 const ml_job_options *options, ml_future **out);
 
 /* A C function for the thread of a loop, which it must not hold up: to use that loop's
-** libuv, for one. It adds its results. ML_OK: the future has them; another status: the
-** future fails with that, and with the first result, if it is a string, as the message.
+** libuv, for one. It adds its results to a list that is borrowed. ML_OK: the future has
+** them; another status: the future fails with that, and with the first result, if it is a
+** string, as the message. `user` is the caller's: the function may never be called, if the
+** future is cancelled (ML_JOB_CANCELLED) or the executor is shut down first (ML_CLOSED).
 ** Not for executors with `workers` (ML_MISUSE). Counts as no job. */
 typedef ml_status (*ml_loop_function)(struct uv_loop_s *loop, ml_values *results, void *user);
 ML_API ml_status ml_submit_c(ml_executor *executor, ml_loop_function function, void *user,
@@ -327,7 +348,8 @@ ML_API ml_status ml_submit_c(ml_executor *executor, ml_loop_function function, v
 
 /* ---- futures ---- */
 
-/* Counted. A failed future that nobody asked is reported as its last reference goes.
+/* Counted. To release it does not cancel the job. A failed future that nobody asked is
+** reported as its last reference goes: to `on_error`, on this thread.
 ** NULL is allowed. Thread: any. Blocks: no. */
 ML_API ml_future *ml_future_retain(ml_future *future);
 ML_API void ml_future_release(ml_future *future);
@@ -338,35 +360,41 @@ ML_API void ml_future_release(ml_future *future);
 ML_API ml_status ml_future_peek(ml_future *future);
 
 /* Waits until it is settled, then as ml_future_peek. ML_TIMEOUT: the deadline came first,
-** the job goes on. ML_BUSY: this thread runs a loop and the future is not settled. The
-** thread that drives the future's executor steps it meanwhile.
+** the job goes on. ML_BUSY: this thread runs a loop and the future is not settled;
+** ML_MEMORY. The thread that drives the future's executor steps it meanwhile. Signals do not
+** end the wait.
 ** Thread: any. Blocks: until the deadline. */
 ML_API ml_status ml_future_wait(ml_future *future, uint64_t deadline);
 
-/* Asks its job to stop: the job sees an error at its wait. ML_CLOSED: it was settled
-** already. `reason` is for people; NULL: none. Thread: any. Blocks: no. */
+/* Asks its job to stop: the job sees an error at its wait, and settles the future. One that
+** has not begun never does. ML_CLOSED: it was settled already; ML_MEMORY. `reason` is for
+** people; NULL: none. Thread: any. Blocks: no. */
 ML_API ml_status ml_future_cancel(ml_future *future, const char *reason);
 
 /* Calls `done` once, when it is settled: on the thread that settles it (a loop's, often);
-** or at once, if it is settled now. The future is alive meanwhile.
+** or at once, if it is settled now. The future is kept until then, and passed on borrowed:
+** to keep it longer, retain it. ML_MEMORY: it will not be called.
 ** Thread: any. Blocks: no. */
 ML_API ml_status ml_future_on_done(ml_future *future, void (*done)(ml_future *future, void *user),
                                    void *user);
 
-/* The values of a settled future, for C. They are the caller's: ml_values_free. Of a failed
-** one, the error value. ML_BUSY: it is not settled. Thread: any. Blocks: no. */
+/* The values of a settled future, for C, or of one that did not finish the error value; and
+** its status, as ml_future_peek. They are the caller's: ml_values_free. ML_BUSY, ML_MISUSE,
+** or ML_MEMORY with `*out` as it was: there is no list. Thread: any. Blocks: no. */
 ML_API ml_status ml_future_values(ml_future *future, ml_values **out);
 
 /* Pushes the values of a settled future on L and gives their number, and ML_OK; of one that
-** did not finish the error value, its status and 1. ML_BUSY: nothing was pushed, it is not
-** settled. ML_CROSSING: the error value says what cannot be rebuilt in L; it was pushed.
+** did not finish the error value, its status and 1. `count` may be NULL. ML_BUSY: nothing was
+** pushed, it is not settled. ML_CROSSING, ML_MEMORY with `*count` 1: the error value says what
+** cannot be rebuilt in L; it was pushed. ML_MISUSE, as ml_open: nothing was pushed.
 ** Thread: that of L. Blocks: no. */
 ML_API ml_status ml_future_push(ml_future *future, struct lua_State *L, int *count);
 
-/* Pushes the future itself, as Lua code knows it: f:result(), f:cancel(), ...
+/* Pushes the future itself, as Lua code knows it: f:result(), f:cancel(), ... The caller's
+** reference stays the caller's. ML_MEMORY, ML_MISUSE, as ml_open: nothing was pushed.
 ** Thread: that of L. Blocks: no. */
 ML_API ml_status ml_future_push_handle(ml_future *future, struct lua_State *L);
-/* The future at `index`, with a reference for the caller. ML_MISUSE: it is none.
+/* The future at `index`, with a reference for the caller. ML_MISUSE: it is none; ML_MEMORY.
 ** Thread: that of L. Blocks: no. */
 ML_API ml_status ml_future_from(struct lua_State *L, int index, ml_future **out);
 
@@ -377,7 +405,8 @@ ML_API ml_status ml_future_from(struct lua_State *L, int index, ml_future **out)
 ML_API const char *ml_future_error(ml_future *future);
 ML_API const char *ml_future_code(ml_future *future);
 ML_API const char *ml_future_traceback(ml_future *future);
-/* The job's name, or "". */
+/* The job's name, or "". Valid as long as the caller's reference.
+** Thread: any. Blocks: no. */
 ML_API const char *ml_future_name(ml_future *future);
 
 /* ---- Lua states of the host ---- */
@@ -385,8 +414,9 @@ ML_API const char *ml_future_name(ml_future *future);
 /* Opens moonloop in L and pushes the module: `require "moonloop"` gives it there. What L
 ** waits for runs on the executor, which is its event loop; the state keeps it alive. NULL:
 ** the process's default executor, as for any other state. Again: another executor.
-** ML_MISUSE: an executor with `workers`, or a state without Lua's base, package, coroutine,
-** table, string and math libraries. On failure nothing is pushed.
+** ML_MISUSE: an executor with `workers`; a state without Lua's base, package, coroutine,
+** table, string and math libraries, or of an executor's thread, or in which another copy of
+** moonloop (moonloop.so, say) is open; ML_MEMORY. On failure nothing is pushed.
 ** Thread: that of L. Blocks: no. */
 ML_API ml_status ml_open(struct lua_State *L, ml_executor *executor);
 

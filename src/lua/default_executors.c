@@ -202,24 +202,28 @@ static bool know_all(mli_executor *ex) {
   return all;
 }
 
-/* Says on stderr what keeps an executor from ending, and at which line. */
-static void complain(mli_executor *ex) {
-  char text[2048];
-  for (int tries = 0; tries < 10 && !know_all(ex); tries++) uv_sleep(ANSWER_MS);
-  int n = snprintf(text, sizeof text,
-                   "moonloop: executor '%s' did not stop within %d s of its state's closing:",
-                   ex->name, (int)(CLOSE_GRACE / MLI_SECOND));
+void lml_executor_running(mli_executor *ex, const char *before, char *text, size_t size) {
+  size_t n = 0;
   mli_worker *w;
-  for (unsigned i = 0; n < (int)sizeof text && (w = mli_executor_worker(ex, i)); i++) {
+  text[0] = '\0';
+  for (unsigned i = 0; n < size && (w = mli_executor_worker(ex, i)); i++) {
     lml_spot spot;
     char who[256], where[256];
     if (!lml_spot_read(w, &spot)) continue;
     lml_spot_describe(&spot, who, sizeof who);
     lml_spot_where(&spot, where, sizeof where);
-    n += snprintf(text + n, sizeof text - (size_t)n, "\n  %s %s", who,
-                  *where ? where : "runs still");
+    n += (size_t)snprintf(text + n, size - n, "%s%s %s", before, who,
+                          *where ? where : "runs still");
   }
-  fprintf(stderr, "%s\n", text);
+}
+
+/* Says on stderr what keeps an executor from ending, and at which line. */
+static void complain(mli_executor *ex) {
+  char text[2048];
+  for (int tries = 0; tries < 10 && !know_all(ex); tries++) uv_sleep(ANSWER_MS);
+  lml_executor_running(ex, "\n  ", text, sizeof text);
+  fprintf(stderr, "moonloop: executor '%s' did not stop within %d s of its state's closing:%s\n",
+          ex->name, (int)(CLOSE_GRACE / MLI_SECOND), text);
 }
 
 /* Ends an executor for good, but waits no longer than the grace. */
