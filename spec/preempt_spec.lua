@@ -152,6 +152,20 @@ describe("preempt_ms", function()
     assert.equal("job_cancelled", h.raised(long.result, long, h.TIMEOUT).code)
   end)
 
+  it("stops a job for good that never waits, ten seconds after its cancel", function()
+    local closed = ml.Event()
+    local endless = ex:submit(function(event)
+      local _ <close> = setmetatable({}, { __close = function() event:set() end })
+      while true do math.random() end
+    end, closed)
+    local limited = ex:submit(ml.job{ function() while true do end end, timeout = 0.001 })
+    while not endless:running() do ml.sleep(0.001) end
+    endless:cancel()
+    assert.equal("job_cancelled", h.raised(endless.result, endless, 4 * h.TIMEOUT).code)
+    assert.is_true(closed:wait(h.TIMEOUT))
+    assert.equal("timeout", h.raised(limited.result, limited, 4 * h.TIMEOUT).code)
+  end)
+
   it("works with generators", function()
     local gate = h.gate()
     local items <close> = ex:generator{ function(g)

@@ -102,13 +102,17 @@ static int raise_cancelled_k(lua_State *L, int status, lua_KContext ctx) {
   return scope ? lml_raise_cancelled(L, S, scope) : luaL_error(L, "cancelled");
 }
 
+bool lml_scope_is_swallowed(const lml_scope *scope) {
+  return scope->deliveries >= SWALLOW_MAX || mli_now() - scope->since > SWALLOW_LIFE;
+}
+
 /* Raises the cancel of `scope`: at once the first time; then through the ready
 ** queue, so that a job that swallows it cannot hold the loop; and in the end
 ** never: the job is stopped for good. */
 static void deliver(lua_State *L, lml_state *S, lml_scope *scope) {
   lml_job *job = S->current;
   if (scope->deliveries == 0) lml_raise_cancelled(L, S, scope);
-  job->kill = scope->deliveries >= SWALLOW_MAX || mli_now() - scope->since > SWALLOW_LIFE;
+  job->kill = lml_scope_is_swallowed(scope);
   job->await.woken = true;
   lml_job_ready(job);
   S->in_wait = true;

@@ -843,6 +843,8 @@ static void run(lua_State *L, lml_state *S, lml_job *job) {
   if (status == LUA_YIELD) {
     if (mli_likely(S->in_wait)) return;
     if (S->preempted) { /* it goes on after the others, and after a look at I/O */
+      const lml_scope *scope = lml_job_cancelled(job);
+      if (mli_unlikely(scope != NULL)) job->kill = lml_scope_is_swallowed(scope);
       S->preempted = false;
       S->starved = true;
       lml_job_ready(job);

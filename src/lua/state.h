@@ -189,6 +189,9 @@ const char *lml_job_title(lml_job *job, char *buffer, size_t size);
 const char *lml_chunk_name(lml_state *S, uint32_t chunk);
 /* The outermost cancelled scope that reaches the job, or NULL. */
 lml_scope *lml_job_cancelled(const lml_job *job);
+/* Of a cancelled scope: its cancel was raised so often, or is so old, that the job is to be
+** stopped for good. */
+bool lml_scope_is_swallowed(const lml_scope *scope);
 /* Wakes a parked job, for a scope of its was cancelled. */
 void lml_job_interrupt(lml_job *job);
 /* Pushes the error of a job's own cancel, with the future's reason. */
