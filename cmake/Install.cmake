@@ -5,7 +5,7 @@
 #   lib/lua/5.4/moonloop.so             the Lua module; its Lua files are in it
 #   lib/libmoonloop.so.*, .a            for C programs, with include/moonloop.h
 #   lib/pkgconfig, lib/cmake            how C programs find these
-#   share/man, share/...                manual page, completions
+#   share/man, share/...                manual page, completions, types for editors
 include(CMakePackageConfigHelpers)
 
 # Where Lua 5.4 looks below /usr/local and /usr; LuaRocks says where it wants it.
@@ -29,6 +29,7 @@ install(CODE [[
 install(FILES completions/moonloop.zsh RENAME _moonloop DESTINATION "\${zsh}")
 install(FILES completions/moonloop.fish
         DESTINATION "${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d")
+install(DIRECTORY library DESTINATION "${CMAKE_INSTALL_DATADIR}/moonloop")
 install(FILES LICENSE RENAME copyright DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/moonloop")
 
 # ---- the CMake package: moonloop::moonloop, moonloop::moonloop_static ----

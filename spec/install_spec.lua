@@ -57,6 +57,11 @@ local INSTALLED <const> = {
   "share/doc/moonloop/copyright",
   "share/fish/vendor_completions.d/moonloop.fish",
   "share/man/man1/moonloop.1",
+  "share/moonloop/library/moonloop.lua",
+  "share/moonloop/library/moonloop/busted.lua",
+  "share/moonloop/library/moonloop/http.lua",
+  "share/moonloop/library/moonloop/tcp.lua",
+  "share/moonloop/library/moonloop/testing.lua",
   "share/zsh/site-functions/_moonloop",
 }
 

@@ -4,16 +4,6 @@
 local ml_core = require "moonloop.core"
 local check = require "moonloop.check"
 
----@class moonloop.http.Cookie
----@field name string
----@field value string
----@field domain string       the host that gets it
----@field subdomains boolean  whether its subdomains get it too
----@field path string
----@field secure boolean      for https only
----@field http_only boolean
----@field expires integer?    seconds since 1970; nil: with the session
-
 ---@class moonloop.http.Cookies
 local Cookies = {}
 Cookies.__index = Cookies

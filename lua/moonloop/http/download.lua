@@ -193,12 +193,6 @@ end
 
 local download = {}
 
----@class moonloop.http.DownloadOptions
----@field resume? boolean      go on with a part that is there; default true
----@field checksum? string     "sha256:..." in hexadecimal, or another that OpenSSL has
----@field progress? boolean    a line on the terminal
----@field sync? boolean        wait until it is on the disk; default true
-
 --- Downloads into a file. It is there when this returns, whole, or not at all.
 ---@param get fun(url: string, options: table): table?, table?
 ---@param url string

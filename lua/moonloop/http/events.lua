@@ -11,11 +11,6 @@ local RETRY <const>, RETRY_MAX <const> = 3, 60 -- seconds
 
 local events = {}
 
----@class moonloop.http.Event
----@field type string     "message" where the server gives none
----@field data string     its lines, joined by "\n"
----@field id string       the last event id so far, "" where there was none
-
 -- The parser ----------------------------------------------------------------
 
 -- Fed with text as it comes, however it is cut, it keeps events until they are asked for.
@@ -112,9 +107,7 @@ end
 
 local OWN <const> = { reconnect = true, retry = true, last_event_id = true }
 
----@class moonloop.http.Events     an iterator over events
----@field last_event_id string
----@field retry number              seconds to wait before the next connection
+---@class moonloop.http.Events
 local Events = {}
 Events.__index = Events
 
@@ -195,13 +188,6 @@ function Events:close()
 end
 
 Events.__close = Events.close
-
----@class moonloop.http.EventsOptions
----@field reconnect? boolean|integer   after a lost connection; so many failures in a row; default
---- true
----@field retry? number                seconds until the next connection, if the server does not
---- say otherwise; default 3; doubled with each failure, up to a minute
----@field last_event_id? string        begin after that one
 
 --- Connects to a source of events.
 ---@param get fun(url: string, options: table): table?, table?

@@ -13,12 +13,6 @@ local HEAD <const>, ROOM <const>, DONE <const> = core.HEAD, core.ROOM, core.DONE
 local DEBUG <const> = core.DEBUG
 local PROGRESS_INTERVAL <const> = 0.1
 
----@class moonloop.http.Progress      bytes on the wire so far, and in all where that is known
----@field sent integer
----@field to_send integer?
----@field received integer
----@field to_receive integer?
-
 local Exchange = {}
 Exchange.__index = Exchange
 

@@ -5,13 +5,6 @@ local check = require "moonloop.check"
 
 local multipart = {}
 
----@class moonloop.http.Part
----@field name? string       in a list of parts
----@field data? string|number|boolean
----@field file? string       a path, instead of `data`
----@field filename? string   default: the last part of the path
----@field type? string       default: application/octet-stream for a file, else none
-
 local known = { name = true, data = true, file = true, filename = true, type = true }
 local plain = { string = true, number = true, boolean = true }
 

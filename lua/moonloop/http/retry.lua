@@ -7,15 +7,6 @@ local ml = require "moonloop"
 
 local retry = {}
 
----@class moonloop.http.Retries
----@field n integer             further attempts at most
----@field backoff? number       seconds before the second attempt, twice that before each later
----                             one, and a random half of it more or less; default 0.5
----@field max_wait? number      seconds; no wait is longer. Default 30
----@field statuses? integer[]   tried again; default 408 429 502 503 504
----@field methods? string[]     default GET HEAD OPTIONS TRACE PUT DELETE
----@field errors? string[]      codes; default resolve refused connect closed timeout stall
-
 local function set(list)
   local is = {}
   for _, value in ipairs(list) do is[value] = true end

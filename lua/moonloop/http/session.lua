@@ -14,12 +14,6 @@ local retry = require "moonloop.http.retry"
 local websocket = require "moonloop.http.websocket"
 
 ---@class moonloop.http.Session
----@field base_url string?
----@field headers table           sent with each request; may be changed
----@field defaults table          of other options; may be changed
----@field on_request function?
----@field on_response function?
----@field cookies moonloop.http.Cookies?
 local Session = {}
 Session.__index = Session
 

@@ -12,7 +12,7 @@ local LINE_MAX <const> = 1024 * 1024
 
 local Response <const> = core.Response
 
----@class moonloop.http.Stream: moonloop.http.Response   without `body`; holds a connection
+---@class moonloop.http.Stream: moonloop.http.Response
 local Stream = { __name = "response", raise_for_status = Response.raise_for_status }
 Stream.__index = Stream
 

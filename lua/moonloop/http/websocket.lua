@@ -13,11 +13,7 @@ local check = require "moonloop.check"
 local misuse = check.misuse
 local send, drop = core.send, core.drop
 
----@class moonloop.http.WebSocket   crosses states by reference
----@field url string
----@field protocol? string           the one of `protocols` that the server chose
----@field headers moonloop.http.Headers  of the server's answer
----@field closed boolean             no message will come any more but those that wait
+---@class moonloop.http.WebSocket
 local WebSocket = core.methods
 
 -- ---- opening ----
