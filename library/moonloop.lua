@@ -450,7 +450,7 @@ function Executor:sync_to_async(f, ...) end
 ---@return moonloop.Generator
 function Executor:generator(spec) end
 
----Holds one of its threads, for calls that need the same Lua state. Not of a ProcessExecutor.
+---Holds one of its threads or child processes, for calls that need the same Lua state.
 ---@return moonloop.Worker
 function Executor:worker() end
 
@@ -492,7 +492,7 @@ function Executor:jobs() end
 ---@field traceback? string
 ---@field pid? integer of the child where it runs
 
----One thread of an executor, held. `<close>` lets it go.
+---One thread or child of an executor, held. `<close>` lets it go.
 ---@class moonloop.Worker
 ---@field executor moonloop.Executor
 ---@field index integer
