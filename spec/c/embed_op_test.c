@@ -21,6 +21,7 @@ typedef enum how {
   UNTIL_CANCEL, /* its hook completes it */
   FAILS,
   TWICE,
+  BROKEN, /* with a list that is not whole */
   PUSHES,
   PUSH_RAISES
 } how;
@@ -106,6 +107,13 @@ static void begin(ml_op *op, struct uv_loop_s *loop, void *user) {
     CHECK_EQ(ml_op_complete(op, one_number(2)), ML_MISUSE);
     CHECK_EQ(ml_op_fail(op, NULL, NULL), ML_MISUSE);
     break;
+  case BROKEN: {
+    ml_values *v = one_number(1);
+    ml_values_open_table(v);
+    CHECK_EQ(ml_op_complete(op, v), ML_MISUSE);
+    CHECK_EQ(ml_op_complete(op, NULL), ML_MISUSE);
+    break;
+  }
   case PUSHES:
   case PUSH_RAISES: CHECK_EQ(ml_op_complete(op, NULL), ML_OK); break;
   }
@@ -222,9 +230,11 @@ static const char script[] =
   "local ok, err = wait(6)\n"
   "assert(ok == nil and err.code == 'ENODEV' and tostring(err) == 'there is no such device')\n"
   "assert(wait(7) == 1)\n"
-  "local a, b = wait(8, 12.5)\n"
+  "local ok, err = wait(8)\n"
+  "assert(ok == nil and err.code == 'misuse', err)\n"
+  "local a, b = wait(9, 12.5)\n"
   "assert(a == 'pushed' and b == 12.5)\n"
-  "local ok, err = pcall(wait, 9)\n"
+  "local ok, err = pcall(wait, 10)\n"
   "assert(not ok and err:find 'cannot push')\n"
   "local ok, err = wait(5, 0, 5)\n"
   "assert(ok == nil and err.code == 'timeout', err)\n"

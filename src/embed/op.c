@@ -176,8 +176,13 @@ static ml_status claim(ml_op *op, const char *function) {
 }
 
 ml_status ml_op_complete(ml_op *op, ml_values *results) {
-  ml_status status = results ? ml_values_status(results) : ML_OK;
-  if (status == ML_OK) status = claim(op, "ml_op_complete");
+  ml_status bad = results ? ml_values_status(results) : ML_OK;
+  if (bad != ML_OK) {
+    ml_values_free(results);
+    ml_status status = ml_op_fail(op, ml_status_name(bad), ml_last_error());
+    return status == ML_OK ? bad : status;
+  }
+  ml_status status = claim(op, "ml_op_complete");
   if (status != ML_OK) {
     ml_values_free(results);
     return status;
