@@ -469,12 +469,24 @@ ML_API void ml_op_release(ml_op *op);
 ** cancelled. Once for each operation. Thread: that of L. */
 ML_API int ml_await(struct lua_State *L, ml_op *op, uint64_t deadline);
 
-/* It is done. Takes `results` over, also on failure; NULL: none. ML_MISUSE: it was completed
+/* It is done. Takes `results` over, also on failure; NULL: none. A list that is not whole (see
+** ml_values_status) fails it with that status, which is returned. ML_MISUSE: it was completed
 ** before; ML_CLOSED: nobody waits for it any more. Thread: any. Blocks: no. */
 ML_API ml_status ml_op_complete(ml_op *op, ml_values *results);
 /* It failed: the waiter gets nil and an error value with this code (31 bytes of it; NULL:
 ** "failed") and message (NULL: the code). Else as ml_op_complete. */
 ML_API ml_status ml_op_fail(ml_op *op, const char *code, const char *message);
+
+/* Keeps a value with a loop, under the address of something static: the connection that a C
+** library's operations share there, for one. `end` is called once with it, on the loop's
+** thread, when the loop ends: it closes what the library has open on the loop (uv_close), for
+** the end waits for all of that. NULL: nothing to do. ML_MISUSE: there is one under this key.
+** Thread: the loop's: in `begin` and `cancel`, in an ml_loop_function, in what libuv calls
+** (ML_MISUSE elsewhere). Blocks: no. */
+ML_API ml_status ml_loop_keep(struct uv_loop_s *loop, const void *key, void *value,
+                              void (*end)(void *value));
+/* That value; NULL: there is none. Thread: the loop's. Blocks: no. */
+ML_API void *ml_loop_kept(struct uv_loop_s *loop, const void *key);
 
 #ifdef __cplusplus
 }
