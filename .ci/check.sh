@@ -25,7 +25,7 @@ step() {
 }
 
 check_format() {
-  find src spec/c bench -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
+  find src spec/c bench examples -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
 }
 
 check_lint() {

@@ -1,0 +1,12 @@
+-- Asks two upstreams at once: it takes as long as the slower one.
+local ml = require "moonloop"
+local http = require "moonloop.http"
+
+local UPSTREAM <const> = os.getenv "UPSTREAM"
+
+return function(query)
+  local quote = ml.run_async(http.get, UPSTREAM .. "/quote", { timeout = 2 })
+  local news = ml.run_async(http.get, UPSTREAM .. "/news", { timeout = 2 })
+  return ("%s: %s%s"):format(query.name or "world",
+    assert(quote:result()).body, assert(news:result()).body)
+end
