@@ -156,6 +156,31 @@ describe("a test's time limit", function()
     assert.equal(1, code)
   end)
 
+  it("is real, whatever a test's clock does", function()
+    local output, code = busted([[
+      local testing = require "moonloop.testing"
+      it("sleeps for a year", function()
+        local clock <close> = testing.clock()
+        ml.sleep(31536000)
+        assert.equal(31536000, clock:now())
+      end)
+      it("hangs", function()
+        require "moonloop.busted".timeout(0.1)
+        local clock <close> = testing.clock()
+        ml.sleep(3600)
+        ml.promise().future:wait()
+      end)
+      it("hangs by hand", function()
+        require "moonloop.busted".timeout(0.1)
+        local clock <close> = testing.clock{ autojump = false }
+        ml.sleep(3600)
+      end)
+    ]], { "-Xhelper", "timeout=15" })
+    assert.same({ "1", "0", "2", "0" }, { counts(output) })
+    assert.equal(1, code)
+    assert.truthy(output:find("no end after 0.1 s; it waits here", 1, true), output)
+  end)
+
   it("ends the suite, with a report, where a test cannot be stopped", function()
     local output, code = busted([[
       it("passes", function() end)
@@ -221,6 +246,24 @@ describe("what a test leaves open", function()
       end)
     ]]
     assert.equal(0, code, output)
+  end)
+
+  it("is a clock too, which is closed first", function()
+    local output, code = busted [[
+      local clock
+      it("stops the time", function()
+        clock = require "moonloop.testing".clock{ autojump = false }
+        ml.spawn(ml.sleep, 60)
+      end)
+      it("comes after", function()
+        ml.sleep(0.001)
+        assert.equal("test clock (closed)", tostring(clock))
+      end)
+    ]]
+    assert.same({ "2", "0", "1", "0" }, { counts(output) })
+    assert.equal(1, code)
+    assert.truthy(output:find("x_spec.lua:3: left open:\n  job", 1, true), output)
+    assert.truthy(output:find("  test clock (at 0.0 s), made at x_spec.lua:4\n", 1, true), output)
   end)
 
   it("may stay with leaks=off", function()

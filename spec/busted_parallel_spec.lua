@@ -118,6 +118,14 @@ describe("spec files in parallel", function()
     assert.equal(0, code, output)
   end)
 
+  it("have no clocks", function()
+    path = folder{ a = 'it("stops the time", function() require "moonloop.testing".clock() end)' }
+    local output, code = busted(path, "-Xhelper", "parallel=2", "-o", "plainTerminal")
+    assert.equal(1, code)
+    assert.truthy(output:find("a_spec.lua:2: clock: spec files that run in parallel share one time",
+      1, true), output)
+  end)
+
   it("obey the command line: filters, tags, the first failure", function()
     path = folder{
       a = 'it("one #fast", function() end) it("two", function() assert.equal(1, 2) end)',

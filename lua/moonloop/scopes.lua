@@ -59,6 +59,13 @@ function scopes.scope(f, options)
   return leave(scope, xpcall(f, trace, scope))
 end
 
+--- A scope for whoever runs tests: its seconds are real ones, whatever a test's clock does, and
+-- so are the times of its `set_deadline`, of `core.real_now`. In jobs.
+function scopes.real_scope(f, seconds)
+  local scope = core.scope_push(false, seconds, true, true)
+  return leave(scope, xpcall(f, trace, scope))
+end
+
 --- Runs f(...) where a cancel from outside does not reach.
 function scopes.shield(f, ...)
   check_function("shield", f)

@@ -1,8 +1,10 @@
---- moonloop.testing: what specs of concurrent code need: gates, and an HTTP server that lies.
+--- moonloop.testing: what specs of concurrent code need: gates, a clock, and an HTTP server that
+--- lies.
 --
 -- Nothing in here needs busted.
 
 local check = require "moonloop.check"
+local core = require "moonloop.core"
 local ml = require "moonloop"
 local server = require "moonloop.testing.server"
 local testing = {}
@@ -33,6 +35,23 @@ function Gate:pass(timeout) return self.future:result(timeout or testing.TIMEOUT
 --- Does not wait.
 ---@return boolean
 function Gate:is_open() return self.future:done() end
+
+--- Stops the time of the whole process, until it is closed: from here on sleeps, timeouts and
+-- ml.now() go by this clock. When all wait, it jumps to the next of their deadlines.
+--   clock:now()              seconds since it was made
+--   clock:advance(seconds)   waits until all that is due by then has run, deadline by deadline
+--   clock:close(), <close>   real time goes on
+-- Raises if there is one already.
+---@param options { autojump: boolean? }? autojump = false: it moves by `advance` alone
+---@return userdata clock
+function testing.clock(options)
+  options = check.options("clock", options, { autojump = true })
+  local jumps = options.autojump
+  if jumps ~= nil and type(jumps) ~= "boolean" then
+    check.misuse("clock: option 'autojump': boolean expected, got %s", check.type_of(jumps))
+  end
+  return core.clock_open(jumps ~= false)
+end
 
 local Server = { __name = "moonloop.testing.http_server" }
 Server.__index = Server

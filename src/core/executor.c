@@ -179,8 +179,15 @@ void mli_worker_leave(mli_worker *w) {
   mli_release(ex);
 }
 
+void mli_worker_end(mli_worker *w) {
+  mli_worker_leave(w);
+  mli_clock_engage(-1);
+  mli_clock_look();
+}
+
 void mli_worker_begin(mli_worker *w) {
   self = w;
+  mli_clock_be_counted();
   char name[16]; /* what Linux keeps */
   if (w->executor->size > 1)
     snprintf(name, sizeof name, "%.10s-%u", w->executor->name, w->index + 1);
@@ -195,7 +202,7 @@ static void *loop_main(void *arg) {
   w->executor->class->open(w);
   mli_loop_run(w->loop);
   w->executor->class->close(w);
-  mli_worker_leave(w);
+  mli_worker_end(w);
   return NULL;
 }
 
@@ -213,8 +220,12 @@ int mli_worker_start(mli_worker *w, void *(*run)(void *)) {
   int err = pthread_sigmask(SIG_SETMASK, &all, &old);
   if (err) return err;
   mli_object_retain(&w->executor->object);
+  mli_clock_engage(1);
   err = pthread_create(&w->thread, NULL, run, w);
-  if (err) mli_release(w->executor);
+  if (err) {
+    mli_clock_engage(-1);
+    mli_release(w->executor);
+  }
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   return err;
 }
@@ -363,6 +374,7 @@ void mli_executor_shutdown(mli_executor *ex, bool cancel) {
   while (idle) {
     mli_worker *w = idle;
     idle = w->next_idle;
+    mli_clock_engage(1);
     mli_unpark(&w->parker);
   }
   for (unsigned i = 0; ex->loops && i < ex->count; i++) {

@@ -28,12 +28,19 @@ static void on_alarm(mli_alarm *alarm) { mli_container(alarm, mli_loop, alarm)->
 ** each tick the loop then sleeps for a millisecond: a few more at a time cost less
 ** than a wake-up for each tick. */
 static bool run_timers(mli_loop *loop) {
-  if (loop->wheel.count == 0) return false;
+  bool more = loop->clock.wheel && mli_clock_fire(loop, TIMERS_PER_TURN);
+  if (loop->wheel.count == 0) return more;
   uint64_t now = mli_now();
   size_t before = loop->wheel.fired;
-  bool more = mli_wheel_advance(&loop->wheel, now, TIMERS_PER_TURN);
+  if (mli_wheel_advance(&loop->wheel, now, TIMERS_PER_TURN)) more = true;
   loop->hold = loop->wheel.fired - before > CROWD ? now + MLI_MILLISECOND : 0;
   return more;
+}
+
+static void ring_at(mli_loop *loop, uint64_t at) {
+  if (at >= loop->alarm_at && loop->alarm_at != 0) return;
+  loop->alarm_at = at;
+  mli_alarm_set(&loop->alarm, at);
 }
 
 /* Before the loop sleeps. A timer that was stopped leaves the alarm early: it then
@@ -41,12 +48,13 @@ static bool run_timers(mli_loop *loop) {
 static bool set_alarm(mli_loop *loop) {
   uint64_t at = mli_wheel_next(&loop->wheel);
   if (at == 0) return false;
-  if (at < loop->hold) at = loop->hold;
-  if (at < loop->alarm_at || loop->alarm_at == 0) {
-    loop->alarm_at = at;
-    mli_alarm_set(&loop->alarm, at);
-  }
+  ring_at(loop, at < loop->hold ? loop->hold : at);
   return true;
+}
+
+static bool is_due(const mli_loop *loop) {
+  const mli_wheel *apart = loop->clock.wheel;
+  return mli_wheel_is_due(&loop->wheel) || (apart && mli_wheel_is_due(apart));
 }
 
 static void check_zero(int err) {
@@ -77,6 +85,7 @@ static void close_handles(mli_loop *loop) {
 static void loop_destroy(mli_object *object) {
   mli_loop *loop = mli_container(object, mli_loop, object);
   assert(!loop->incoming);
+  mli_clock_leave(loop);
   if (!loop->closed) { /* it never ran */
     close_handles(loop);
     uv_run(&loop->uv, UV_RUN_DEFAULT);
@@ -112,19 +121,25 @@ ml_status mli_loop_new(mli_loop **out, const mli_loop_hooks *hooks, void *user) 
   cpu_set_t allowed;
   loop->alone = sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) == 1;
   open_handles(loop);
+  if (mli_clock_join(loop) != ML_OK) {
+    mli_release(loop);
+    return ML_MEMORY;
+  }
   *out = loop;
   return ML_OK;
+}
+
+void mli_loop_wake(mli_loop *loop) {
+  static const uint64_t one = 1;
+  ssize_t r;
+  do r = write(loop->wake_fd, &one, sizeof one);
+  while (r < 0 && errno == EINTR);
 }
 
 bool mli_loop_post(mli_loop *loop, mli_node *node) {
   mli_object_retain(&loop->object); /* the node may end the loop before we wake it */
   mli_pushed pushed = mli_mailbox_push(&loop->mailbox, node);
-  if (pushed == MLI_PUSHED_WAKE) {
-    static const uint64_t one = 1;
-    ssize_t r;
-    do r = write(loop->wake_fd, &one, sizeof one);
-    while (r < 0 && errno == EINTR);
-  }
+  if (pushed == MLI_PUSHED_WAKE) mli_loop_wake(loop);
   mli_release(loop);
   return pushed != MLI_PUSH_REFUSED;
 }
@@ -193,11 +208,13 @@ static bool linger(mli_loop *loop) {
 static void on_prepare(uv_prepare_t *prepare) {
   mli_loop *loop = prepare->data;
   mli_watch_begin(&loop->watch);
+  bool altered = atomic_load_explicit(&mli_clock_altered, memory_order_relaxed);
+  if (mli_unlikely(altered)) mli_clock_turn(loop);
   bool more = run_timers(loop);
   unsigned delivered;
   if (deliver(loop, &delivered)) more = true;
   if (loop->hooks->turn(loop)) more = true;
-  if (mli_wheel_is_due(&loop->wheel)) { /* wanted at once: once more, before the loop polls */
+  if (is_due(loop)) { /* wanted at once: once more, before the loop polls */
     if (run_timers(loop)) more = true;
     if (loop->hooks->turn(loop)) more = true;
   }
@@ -211,6 +228,8 @@ static void on_prepare(uv_prepare_t *prepare) {
     mli_loop_again(loop);
   else
     uv_idle_stop(&loop->idle);
+  if (mli_unlikely(altered) && !uv_is_active((uv_handle_t *)&loop->idle))
+    ring_at(loop, mli_clock_sleep(loop));
 }
 
 /* Awake: senders need not wake the loop again until it is armed. What they sent
@@ -227,6 +246,7 @@ static void on_check(uv_check_t *check) {
 static void on_wake(uv_poll_t *poll, int status, int events) {
   mli_loop *loop = poll->data;
   (void)status, (void)events;
+  mli_loop_stir(loop);
   uint64_t count;
   ssize_t r = read(loop->wake_fd, &count, sizeof count);
   (void)r; /* EAGAIN: another turn read it */
@@ -247,6 +267,7 @@ static void begin(mli_loop *loop) {
 }
 
 static void end(mli_loop *loop) {
+  mli_loop_stir(loop);
   /* Nobody can send any more; what was sent is delivered, to be refused. */
   mli_node *rest = mli_mailbox_close(&loop->mailbox);
   mli_node **end = &loop->incoming;
@@ -268,11 +289,13 @@ static void end(mli_loop *loop) {
   assert(err == 0 && "a handle was left on the loop");
   (void)err;
   loop->closed = true;
+  mli_clock_leave(loop);
 }
 
 void mli_loop_run(mli_loop *loop) {
   mli_loop *outer = self;
   self = loop;
+  mli_clock_run(loop);
   begin(loop);
   while (!loop->stopping) uv_run(&loop->uv, UV_RUN_DEFAULT);
   end(loop);
@@ -287,6 +310,7 @@ bool mli_loop_is_driven_here(void) { return guests > 0; }
 
 void mli_loop_begin(mli_loop *loop) {
   guests++;
+  mli_clock_leave(loop); /* nobody can tell when its host sleeps */
   begin(loop);
 }
 

@@ -19,6 +19,7 @@
 #define MLI_LOOP_H
 
 #include "alarm.h"
+#include "clock.h"
 #include "mailbox.h"
 #include "object.h"
 #include "timer.h"
@@ -52,6 +53,7 @@ struct mli_loop {
   /* [L] from here on: the loop's thread only */
   uv_loop_t uv;
   mli_wheel wheel;
+  mli_clock_loop clock;
   mli_service *services;
   mli_node *incoming; /* taken from the mailbox, not delivered yet */
   uv_poll_t wake;
@@ -95,6 +97,9 @@ void mli_loop_stop(mli_loop *loop);
 ** False: the loop has ended, the node is still the caller's. */
 bool mli_loop_post(mli_loop *loop, mli_node *node);
 
+/* Any thread, never blocks: it has a turn soon. */
+void mli_loop_wake(mli_loop *loop);
+
 /* The loop that the calling thread is running now, or NULL. */
 mli_loop *mli_loop_self(void);
 
@@ -105,16 +110,32 @@ void mli_loop_again(mli_loop *loop);
 ** socket, process or file can call back. */
 bool mli_loop_is_quiet(mli_loop *loop);
 
+/* The loop's thread. True if it was running. */
+static inline bool mli_loop_timer_stop(mli_loop *loop, mli_timer *timer) {
+  return mli_timer_remove(mli_unlikely(timer->apart) ? loop->clock.wheel : &loop->wheel, timer);
+}
 /* The loop's thread. Starts or restarts a timer for an absolute time; 0: it fires in this
 ** turn or the next, before the loop sleeps. No system call: a turn that goes to sleep sets
 ** the alarm once, for whatever comes first. */
 static inline void mli_loop_timer_start(mli_loop *loop, mli_timer *timer, uint64_t deadline_ns) {
-  mli_timer_remove(&loop->wheel, timer);
+  mli_loop_timer_stop(loop, timer);
+  timer->seen = timer->apart = 0;
   mli_timer_add(&loop->wheel, timer, deadline_ns);
 }
-/* True if it was running. */
-static inline bool mli_loop_timer_stop(mli_loop *loop, mli_timer *timer) {
-  return mli_timer_remove(&loop->wheel, timer);
+/* The same for a deadline in the time that programs see (clock.h). */
+static inline void mli_loop_deadline_start(mli_loop *loop, mli_timer *timer, uint64_t deadline) {
+  mli_loop_timer_stop(loop, timer);
+  timer->seen = 1;
+  timer->apart = 0;
+  if (mli_unlikely(atomic_load_explicit(&mli_clock_altered, memory_order_relaxed)))
+    mli_clock_start(loop, timer, deadline);
+  else
+    mli_timer_add(&loop->wheel, timer, deadline);
+}
+
+/* The loop's thread: to be called before I/O that came is taken. */
+static inline void mli_loop_stir(mli_loop *loop) {
+  if (mli_unlikely(loop->clock.sleeps)) mli_clock_stir(loop);
 }
 
 /* The loop's thread. */

@@ -52,6 +52,14 @@ void mli_parker_put(mli_parker *parker);
 /* Returns ML_OK with the token taken, ML_TIMEOUT at the deadline, or
 ** ML_INTERRUPTED when a signal handler ran on this thread. */
 ml_status mli_park(mli_parker *parker, uint64_t deadline);
+/* The same, but the token stays where it is. */
+ml_status mli_park_peek(mli_parker *parker, uint64_t deadline);
+/* Any thread: whether there is a token. */
+static inline bool mli_parker_has_token(mli_parker *parker) {
+  return atomic_load_explicit(&parker->word, memory_order_acquire) == 1;
+}
 void mli_unpark(mli_parker *parker);
+/* Puts a token into each parker of the pool: whoever waits looks again. */
+void mli_unpark_all(void);
 
 #endif

@@ -36,6 +36,7 @@ static bool take_idle(mli_worker *w) {
   for (mli_worker **at = &w->executor->idle; *at; at = &(*at)->next_idle) {
     if (*at != w) continue;
     *at = w->next_idle;
+    mli_clock_engage(1);
     return true;
   }
   return false;
@@ -60,9 +61,11 @@ static mli_task *next_task(mli_worker *w) {
     if (!closing) {
       w->next_idle = ex->idle;
       ex->idle = w;
+      mli_clock_engage(-1);
     }
     mli_lock_release(&ex->lock);
     if (closing) return NULL;
+    mli_clock_look();
     ml_status status;
     uint64_t until = MLI_FOREVER;
     if (!pinned && ex->idle_life != MLI_FOREVER) until = mli_now() + ex->idle_life;
@@ -106,7 +109,7 @@ static void *pool_main(void *arg) {
     mli_release(&task->future);
   }
   ex->class->close(w);
-  mli_worker_leave(w);
+  mli_worker_end(w);
   return NULL;
 }
 
@@ -179,7 +182,7 @@ ml_status mli_pool_submit(mli_executor *ex, mli_task *task) {
     if (take_idle(pin)) wake = pin;
   } else if (ex->idle) {
     wake = ex->idle;
-    ex->idle = wake->next_idle;
+    take_idle(wake);
   } else if (ex->alive < ex->size || comes_from_inside(ex, task)) {
     add = mli_pool_add(ex);
     if (!add && ex->alive == 0) status = ML_MEMORY;
@@ -214,7 +217,7 @@ ml_status mli_pool_serve(mli_task *task) {
     ex->queue = &task->node;
     if (!task->node.next) ex->last = &task->node.next;
     wake = ex->idle;
-    if (wake) ex->idle = wake->next_idle;
+    if (wake) take_idle(wake);
     if (!wake) add = mli_pool_add(ex);
   }
   mli_lock_release(&ex->lock);

@@ -36,6 +36,8 @@ void mli_pool_unpin(mli_worker *w);
 /* Starts the thread of a worker: 0 or errno. It begins and ends with the other two. */
 int mli_worker_start(mli_worker *w, void *(*run)(void *));
 void mli_worker_begin(mli_worker *w);
+void mli_worker_end(mli_worker *w);
+/* What ends without its thread: part of that. */
 void mli_worker_leave(mli_worker *w);
 /* A task that had a slot of its bounded executor gives it back. */
 void mli_task_leave_slot(mli_task *task);

@@ -309,7 +309,10 @@ void mli_processes_init(mli_processes *p, const mli_processes_options *o) {
   mli_line_init(&p->queue);
 }
 
-void mli_processes_begin(mli_processes *p, mli_worker *w) { p->worker = w; }
+void mli_processes_begin(mli_processes *p, mli_worker *w) {
+  p->worker = w;
+  w->loop->clock.tasks = &w->load;
+}
 
 void mli_processes_end(mli_processes *p) {
   assert(!p->children && !p->queue.first);

@@ -68,6 +68,7 @@ static void drop_hold(mli_socket *s) {
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
   mli_socket *s = poll->data;
+  mli_loop_stir(s->loop);
   if (status < 0) { /* libuv has stopped polling */
     s->events = 0;
     events = UV_READABLE | UV_WRITABLE;

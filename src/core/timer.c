@@ -161,6 +161,19 @@ bool mli_wheel_advance(mli_wheel *wheel, uint64_t now_ns, unsigned limit) {
   return false;
 }
 
+void mli_wheel_move_seen(mli_wheel *from, mli_wheel *to, bool apart,
+                         uint64_t (*convert)(uint64_t ns)) {
+  for (unsigned i = 0; i <= MLI_WHEEL_DUE; i++) {
+    for (mli_timer *t = from->slots[i].first, *next; t; t = next) {
+      next = t->next;
+      if (!t->seen) continue;
+      mli_timer_remove(from, t);
+      t->apart = apart;
+      mli_timer_add(to, t, convert((uint64_t)t->tick << MLI_TICK_BITS));
+    }
+  }
+}
+
 uint64_t mli_wheel_next(const mli_wheel *wheel) {
   unsigned index;
   uint64_t start;

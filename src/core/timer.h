@@ -13,7 +13,9 @@ typedef struct mli_timer mli_timer;
 struct mli_timer {
   mli_timer *next, **link; /* link is NULL while the timer is stopped */
   void (*fire)(mli_timer *timer);
-  uint64_t tick : 48; /* when it fires, in ticks */
+  uint64_t tick : 46; /* when it fires, in ticks */
+  uint64_t seen : 1;  /* of the loop that has it: its deadline is in seen time, */
+  uint64_t apart : 1; /* and it hangs in the wheel for that (clock.h) */
   uint64_t slot : 16; /* where it hangs */
 };
 
@@ -51,6 +53,9 @@ static inline bool mli_wheel_is_due(const mli_wheel *wheel) {
 }
 /* Fires all that is due at now_ns, at most `limit` timers; true if more are due. */
 bool mli_wheel_advance(mli_wheel *wheel, uint64_t now_ns, unsigned limit);
+/* Hangs all that are `seen` in the other wheel, with `convert` of their deadlines. */
+void mli_wheel_move_seen(mli_wheel *from, mli_wheel *to, bool apart,
+                         uint64_t (*convert)(uint64_t ns));
 /* A time at or before the next expiry, for the loop to wake at; MLI_FOREVER
 ** with no timer. */
 uint64_t mli_wheel_next(const mli_wheel *wheel);

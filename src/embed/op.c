@@ -308,5 +308,5 @@ int ml_await(lua_State *L, ml_op *op, uint64_t deadline) {
   if (!mle_check(op, MLE_OP, "ml_await")) return luaL_error(L, "%s", ml_last_error());
   if (atomic_exchange(&op->awaited, true))
     return luaL_error(L, "ml_await: this operation was waited for before");
-  return lml_await_op(L, &op->core, deadline, awaited);
+  return lml_await_op(L, &op->core, mli_clock_of(deadline), awaited);
 }

@@ -142,7 +142,7 @@ void mli_http_finish(mli_http_easy *easy, CURLcode code) {
   long os_errno = 0;
   char *detail = NULL;
   if (!h->collected) mli_http_collect(easy);
-  h->took = (double)(mli_now() - h->started) / 1e9;
+  h->took = (double)(mli_time() - h->started) / 1e9;
   /* libcurl may be content with a part of a head, or with an interim one. */
   if (code == CURLE_OK && (!h->head_done || (h->leads_on && h->status < 200)))
     code = CURLE_PARTIAL_FILE;
@@ -354,7 +354,7 @@ static void op_start(mli_op *op) {
   easy->request = h;
   h->next = e->active;
   h->link = &e->active;
-  h->started = mli_now();
+  h->started = mli_time();
   h->timer.fire = on_deadline;
   if (h->next) h->next->link = &h->next;
   e->active = h;
@@ -363,7 +363,8 @@ static void op_start(mli_op *op) {
   atomic_fetch_add_explicit(&session->queued, 1, memory_order_relaxed);
   CURLcode code = mli_http_prepare(easy);
   if (h->timeout != MLI_HTTP_NO_TIMEOUT)
-    mli_loop_timer_start(e->loop, &h->timer, h->started + (uint64_t)h->timeout * MLI_MILLISECOND);
+    mli_loop_deadline_start(e->loop, &h->timer,
+                            h->started + (uint64_t)h->timeout * MLI_MILLISECOND);
   if (code == CURLE_OK && curl_multi_add_handle(lane_of(h)->multi, easy->curl) != CURLM_OK)
     code = CURLE_OUT_OF_MEMORY;
   if (code == CURLE_OK) {

@@ -80,8 +80,8 @@ struct mli_http {
   struct mli_http_easy *easy;
   struct mli_http_address *address;
   mli_object *upgraded; /* the WebSocket that it opens, until it is taken; or NULL */
-  uint64_t started;
-  mli_timer timer; /* the end of `timeout` */
+  uint64_t started;     /* as programs see time: clock.h */
+  mli_timer timer;      /* the end of `timeout` */
   bool head_done;
   bool leads_on;       /* the head that is done is not the last: libcurl goes on by itself */
   bool collected;      /* what the head says was read out of the handle */

@@ -79,6 +79,7 @@ static bool arm(mli_http_socket *s, int events) {
 static void on_poll(uv_poll_t *poll, int status, int events) {
   mli_http_socket *s = poll->data;
   int flags = 0;
+  mli_loop_stir(s->engine->loop);
   if (status < 0) {
     /* An error on the socket, and libuv has stopped the poll. Told so, libcurl
     ** would give up at once; by reading it gets what came before the error. */
@@ -103,11 +104,13 @@ int mli_http_on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void 
     if (!s) return 0;
     s->wanted = 0;
     if (!s->ours || s->armed != UV_READABLE) disarm(s);
+    uv_unref((uv_handle_t *)&s->poll); /* nobody waits for it */
     return 0;
   }
   mli_http_socket *s = find_or_make(lane->engine, fd);
   if (!s) return -1;
   s->lane = lane;
+  uv_ref((uv_handle_t *)&s->poll);
   s->wanted = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
   if ((s->armed & s->wanted) == s->wanted && !(s->armed & ~s->wanted & UV_WRITABLE)) return 0;
   return arm(s, s->wanted) ? 0 : -1;

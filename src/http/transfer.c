@@ -356,7 +356,7 @@ void mli_http_collect(mli_http_easy *easy) {
   h->times.connect = seconds(curl, CURLINFO_CONNECT_TIME_T);
   h->times.tls = seconds(curl, CURLINFO_APPCONNECT_TIME_T);
   h->times.first_byte = seconds(curl, CURLINFO_STARTTRANSFER_TIME_T);
-  h->times.total = (double)(mli_now() - h->started) / 1e9;
+  h->times.total = (double)(mli_time() - h->started) / 1e9;
 }
 
 void mli_http_collect_progress(mli_http_easy *easy) {

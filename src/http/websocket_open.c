@@ -34,7 +34,7 @@ static mli_http *detach(mli_websocket *ws) {
 }
 
 static void measure(mli_http *h) {
-  h->times.total = h->took = (double)(mli_now() - h->started) / 1e9;
+  h->times.total = h->took = (double)(mli_time() - h->started) / 1e9;
 }
 
 /* libcurl, or time, ended it. */
@@ -213,7 +213,7 @@ static void start(mli_op *op) {
   int64_t limit = bound(h->timeout), connect = bound(h->connect_timeout);
   if (connect < limit) limit = connect;
   h->final = h->url;
-  h->started = mli_now();
+  h->started = mli_time();
   if (op->loop->stopping) {
     mli_http_refuse(h, ML_CLOSED, "closed", "the loop has ended");
     return;
@@ -229,7 +229,7 @@ static void start(mli_op *op) {
   ws->wire.connected = on_connected;
   h->timer.fire = on_deadline;
   if (limit != NEVER)
-    mli_loop_timer_start(ws->loop, &h->timer, h->started + (uint64_t)limit * MLI_MILLISECOND);
+    mli_loop_deadline_start(ws->loop, &h->timer, h->started + (uint64_t)limit * MLI_MILLISECOND);
   CURLcode code = CURLE_OUT_OF_MEMORY;
   if (mli_http_features_get() && mli_websocket_enlist(ws) &&
       mli_frames_init(&ws->frames, ws->options.max_message))

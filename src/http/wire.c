@@ -67,6 +67,7 @@ static void on_timer(mli_timer *timer) {
 /* An error of the poll is nothing of its own: the call that follows reports it. */
 static void on_dialling(uv_poll_t *poll, int status, int events) {
   wire_poll *p = poll->data;
+  mli_loop_stir(p->wire->loop);
   if (status < 0) events = UV_READABLE | UV_WRITABLE;
   act(p->wire, p->fd,
       (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0));
@@ -74,6 +75,7 @@ static void on_dialling(uv_poll_t *poll, int status, int events) {
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
   wire_poll *p = poll->data;
+  mli_loop_stir(p->wire->loop);
   p->wire->ready(p->wire, status < 0 ? UV_READABLE | UV_WRITABLE : events);
 }
 

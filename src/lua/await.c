@@ -248,9 +248,10 @@ static bool interrupted(lua_State *L, lml_state *S, const lua_Hook before[2]) {
 }
 
 /* The thread sleeps; others see for what. */
-static ml_status sleep_until(lml_state *S, mli_parker *parker, const char *what, uint64_t until) {
+static ml_status sleep_until(lml_state *S, mli_parker *parker, const char *what, uint64_t until,
+                             uint64_t real) {
   S->waits_for = what;
-  ml_status status = mli_park(parker, until);
+  ml_status status = mli_clock_park(parker, until, real);
   S->waits_for = NULL;
   return status;
 }
@@ -273,18 +274,15 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
       }
     }
     /* A signal that comes just before the thread sleeps is noticed a slice later. */
-    if (on_main) {
-      uint64_t slice = mli_now() + SIGNAL_SLICE;
-      if (slice < until) until = slice;
-    }
-    ml_status status = sleep_until(S, w->parker, a->what, until);
+    uint64_t slice = on_main ? mli_now() + SIGNAL_SLICE : MLI_FOREVER;
+    ml_status status = sleep_until(S, w->parker, a->what, until, slice);
     if (status == ML_OK && !lml_task_cancelled(S)) continue;
     if (a->why || atomic_load_explicit(&a->woken, memory_order_acquire)) continue;
     if (lml_task_cancelled(S))
       a->why = LML_CANCEL;
     else if (interrupted(L, S, before))
       a->why = LML_INTERRUPT;
-    else if (deadline != MLI_FOREVER && mli_now() >= deadline)
+    else if (deadline != MLI_FOREVER && mli_time() >= deadline)
       a->why = LML_DEADLINE;
     if (a->why) a->abort(a);
   }
@@ -305,7 +303,7 @@ int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, 
       a->since = mli_now_about();
       if (deadline != MLI_FOREVER && !a->why) {
         a->timer.fire = on_deadline;
-        mli_loop_timer_start(S->loop, &a->timer, deadline);
+        mli_loop_deadline_start(S->loop, &a->timer, deadline);
       }
       a->parked = true;
       mli_count(&S->count->parked, 1);
@@ -470,6 +468,12 @@ static int l_checkpoint(lua_State *L) {
 
 /* ml.now(): monotonic seconds. */
 static int l_now(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)mli_clock_shown(mli_time()) / 1e9);
+  return 1;
+}
+
+/* real_now(): the same, whatever a test's clock does. */
+static int l_real_now(lua_State *L) {
   lua_pushnumber(L, (lua_Number)mli_now() / 1e9);
   return 1;
 }
@@ -505,11 +509,11 @@ static int l_poll(lua_State *L) {
     uint64_t bound = lml_scope_deadline(S->scope);
     uint64_t until = bound < deadline ? bound : deadline;
     mli_parker *parker = mli_container(a, lml_sync_wait, await)->parker;
-    ml_status status = sleep_until(S, parker, a->what, until);
+    ml_status status = sleep_until(S, parker, a->what, until, MLI_FOREVER);
     sync_pop(S);
     some = lml_inbox_deliver(L, S);
     if (status == ML_INTERRUPTED && interrupted(L, S, before)) lml_misuse(L, "interrupted!");
-    if (status == ML_TIMEOUT && until == deadline) break;
+    if (status == ML_TIMEOUT && mli_time() >= deadline) break;
   }
   lua_pushboolean(L, some);
   return 1;
@@ -542,6 +546,7 @@ void lml_await_open(lua_State *L) {
     { "sleep", l_sleep },
     { "checkpoint", l_checkpoint },
     { "now", l_now },
+    { "real_now", l_real_now },
     { "poll", l_poll },
     { "in_job", l_in_job },
     { "check_wait", l_check_wait },

@@ -86,7 +86,7 @@ static uint64_t deadline(lua_State *L, int index, int arg, const char *option) {
   if (s == 0) return 0;
   if (s > 3e9) return MLI_FOREVER; /* a century */
   uint64_t ns = (uint64_t)(s * 1e9);
-  return mli_now() + (ns ? ns : 1);
+  return mli_time() + (ns ? ns : 1);
 }
 
 uint64_t lml_check_deadline(lua_State *L, int arg) { return deadline(L, arg, arg, NULL); }

@@ -803,7 +803,7 @@ static bool start(lua_State *L, lml_state *S, lml_job *job) {
   mli_count(&S->count->running, 1);
   if (job->task && job->task->timeout != MLI_FOREVER) {
     job->info->deadline.fire = on_timeout;
-    mli_loop_timer_start(S->loop, &job->info->deadline, mli_now() + job->task->timeout);
+    mli_loop_deadline_start(S->loop, &job->info->deadline, mli_time() + job->task->timeout);
   }
   return true;
 }
@@ -992,7 +992,7 @@ static int l_spawn_named(lua_State *L) {
   if (name) info->name = strdup(name);
   if (deadline != MLI_FOREVER) {
     info->deadline.fire = on_timeout;
-    mli_loop_timer_start(S->loop, &info->deadline, deadline);
+    mli_loop_deadline_start(S->loop, &info->deadline, deadline);
   }
   return 1;
 }

@@ -14,6 +14,7 @@ typedef struct run {
   lml_future *main;
   lua_Hook hooks[2]; /* of L and of the main thread, before: a signal changes them */
   mli_timer look;    /* looks for that change */
+  mli_timer bound;   /* the deadline of the thread's scopes */
   bool interrupted, ending;
 } run;
 
@@ -42,10 +43,12 @@ static void look(mli_timer *timer) {
   run *r = mli_container(timer, run, look);
   check_interrupt(r);
   check_cancel(r);
-  uint64_t next = mli_now() + SIGNAL_SLICE, bound = lml_scope_deadline(r->S->scope);
-  if (bound > mli_now() && bound < next) next = bound;
-  mli_loop_timer_start(r->S->loop, timer, next);
+  mli_loop_timer_start(r->S->loop, timer, mli_now() + SIGNAL_SLICE);
+  uint64_t bound = lml_scope_deadline(r->S->scope);
+  if (bound != MLI_FOREVER) mli_loop_deadline_start(r->S->loop, &r->bound, bound);
 }
+
+static void on_bound(mli_timer *timer) { check_cancel(mli_container(timer, run, bound)); }
 
 static bool run_turn(mli_loop *loop) {
   run *r = loop->user;
@@ -78,7 +81,11 @@ bool lml_run(lua_State *L, int nargs) {
   lml_state *S = lml_state_of(L);
   if (S->loop || mli_loop_self())
     luaL_error(L, "run: a loop runs on this thread already, and its callbacks cannot wait");
-  run r = { .S = S, .L = L, .hooks = { lua_gethook(L), lua_gethook(S->L) }, .look.fire = look };
+  run r = { .S = S,
+            .L = L,
+            .hooks = { lua_gethook(L), lua_gethook(S->L) },
+            .look.fire = look,
+            .bound.fire = on_bound };
   /* Nothing is called in L meanwhile: a signal's hook would break the turn. */
   luaL_checkstack(L, 3, NULL);
   lua_State *from = lua_newthread(L);

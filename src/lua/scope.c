@@ -2,8 +2,9 @@
 ** scope.c: scopes of cancellation: the part below `scope`, `timeout`, `shield`
 ** and `group`, which are in lua/moonloop.
 **
-**   local s = scope_push(shielded, timeout, owns)  -- the caller's innermost scope now
+**   local s = scope_push(shielded, timeout, owns, real)  -- the caller's innermost scope now
 **   s:cancel([reason])   s.cancelled   s:set_deadline(time or nil)
+**                         -- `real`: in a job, its time passes whatever a test does (clock.h)
 **   scope_pop(s)          -- whether it `owns` generators that may be open
 **   scope_left(s, ...)    -- a list of those to wait for, but for those among the values; nil
 **   scope_absorbs(s, err) -- was it this scope's own cancel?
@@ -23,6 +24,7 @@ typedef struct block {
   lml_state *S;
   lml_job *job; /* NULL: a sync state's, or left */
   bool entered;
+  bool real;         /* its deadline is a time of mli_now(), of a job's only */
   bool owns;         /* its generators end with it; else they are those of the scope around it */
   int reason;        /* registry reference */
   uint64_t deadline; /* ns; MLI_FOREVER: none */
@@ -53,12 +55,16 @@ static void set_deadline(block *b, uint64_t deadline) {
     on_deadline(&b->timer);
   } else if (b->job && deadline != MLI_FOREVER) {
     b->timer.fire = on_deadline;
-    mli_loop_timer_start(b->S->loop, &b->timer, deadline);
+    if (b->real)
+      mli_loop_timer_start(b->S->loop, &b->timer, deadline);
+    else
+      mli_loop_deadline_start(b->S->loop, &b->timer, deadline);
   }
 }
 
 static int l_push(lua_State *L) {
   lml_state *S = lml_upstate(L);
+  lua_settop(L, 4);
   uint64_t deadline = lml_option_deadline(L, 2, "timeout");
   block *b = lua_newuserdatauv(L, sizeof *b, 0);
   memset(b, 0, sizeof *b);
@@ -67,6 +73,8 @@ static int l_push(lua_State *L) {
   b->deadline = MLI_FOREVER;
   b->scope.shielded = lua_toboolean(L, 1);
   b->owns = lua_toboolean(L, 3);
+  b->real = lua_toboolean(L, 4) && S->current;
+  if (b->real && deadline != 0 && deadline != MLI_FOREVER) deadline -= mli_time() - mli_now();
   luaL_setmetatable(L, SCOPE);
   lml_scope **slot = slot_of(S);
   b->scope.parent = *slot;
@@ -162,7 +170,8 @@ static int s_set_deadline(lua_State *L) {
   lua_Number at = luaL_checknumber(L, 2);
   if (isnan(at)) return luaL_argerror(L, 2, "a time of ml.now() expected, got NaN");
   uint64_t deadline = at <= 0 ? 0 : at > 9e9 ? MLI_FOREVER : (uint64_t)(at * 1e9);
-  set_deadline(b, deadline <= mli_now() ? 0 : deadline);
+  if (deadline != 0 && deadline != MLI_FOREVER && !b->real) deadline = mli_clock_seen(deadline);
+  set_deadline(b, deadline <= (b->real ? mli_now() : mli_time()) ? 0 : deadline);
   return 0;
 }
 
@@ -257,7 +266,8 @@ bool lml_scope_expire(lml_scope *innermost) {
   bool expired = false;
   for (lml_scope *s = innermost; s; s = s->parent) {
     block *b = mli_container(s, block, scope);
-    if (!s->since && b->deadline != MLI_FOREVER && b->deadline <= mli_now()) on_deadline(&b->timer);
+    if (!s->since && b->deadline != MLI_FOREVER && b->deadline <= mli_time())
+      on_deadline(&b->timer);
     if (s->since) expired = true;
     if (s->shielded) break;
   }

@@ -190,6 +190,7 @@ static void open_core(lua_State *L) {
   lml_generator_open(L);
   lml_left_open(L);
   lml_opened_open(L);
+  lml_clock_open(L);
   lml_scope_open(L);
   lml_sync_open(L);
   lml_ref_open(L);

@@ -506,6 +506,7 @@ void lml_promise_open(lua_State *L);
 void lml_generator_open(lua_State *L);
 void lml_left_open(lua_State *L);
 void lml_opened_open(lua_State *L);
+void lml_clock_open(lua_State *L);
 void lml_scope_open(lua_State *L);
 void lml_sync_open(lua_State *L);
 /* The job has ended: the locks that it still holds go on, each with a report. */

@@ -3,10 +3,10 @@
 -- busted calls everything through `busted.safe(descriptor, run, element)`: a test as a whole,
 -- with what is around it, and in there each function of the user's, as `element.run`.
 
-local ml = require "moonloop"
 local check = require "moonloop.check"
 local core = require "moonloop.core"
 local leaks = require "moonloop.busted.leaks"
+local scopes = require "moonloop.scopes"
 local guard = {}
 
 -- The functions of the user's that have a time limit.
@@ -68,8 +68,8 @@ end
 --- Runs one function of the user's, with its limit.
 local function limited(safe, descriptor, run, element)
   local limit = limit_of(element)
-  return ml.scope(function(scope)
-    local mine = { scope = scope, element = element, limit = limit, began = ml.now(),
+  return scopes.real_scope(function(scope)
+    local mine = { scope = scope, element = element, limit = limit, began = core.real_now(),
       outer = current }
     current = mine
     local function body()
@@ -81,7 +81,7 @@ local function limited(safe, descriptor, run, element)
     current = mine.outer
     -- What the function keeps in its variables stays open: it is among the values.
     return status, descriptor ~= "it" and run or nil
-  end, { timeout = limit })
+  end, limit)
 end
 
 --- Runs a test, or a file, and reports what it has left open.

@@ -5,8 +5,10 @@
 -- or of something published about one:
 --   { channel = list, element = id, above = id, rest = the other arguments, packed }
 
+local check = require "moonloop.check"
 local ml = require "moonloop"
 local guard = require "moonloop.busted.guard"
+local testing = require "moonloop.testing"
 local suite = {}
 
 -- What output handlers read of an element.
@@ -72,6 +74,12 @@ local function record(channel, element, above, ...)
   }
 end
 
+-- A test's clock would stop the time of the files beside it.
+local function refuse_clock()
+  check.misuse("clock: spec files that run in parallel share one time: run this one without "
+    .. "parallel=N")
+end
+
 --- Makes the busted of this worker, as busted's runner does.
 local function open(settings)
   require "moonloop.busted" -- before busted is: here it is no helper, but what specs ask for
@@ -98,6 +106,7 @@ local function open(settings)
     nokeepgoing = not settings["keep-going"], suppressPending = settings["suppress-pending"],
   })
   guard.install(core, settings.options)
+  if settings.options.parallel > 1 then testing.clock = refuse_clock end
   local publish = core.publish
   function core.publish(channel, ...)
     record(channel, ...)
