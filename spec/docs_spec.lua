@@ -70,14 +70,35 @@ describe("the documentation", function()
     end
   end
 
-  it("links to files that are there", function()
+  -- The anchors that a forge gives a page's headings.
+  local function anchors_of(path)
+    local anchors, fenced = {}, false
+    for line in io.lines(path) do
+      if line:find "^```" then fenced = not fenced end
+      local heading = not fenced and line:match "^#+ (.+)$"
+      if heading then
+        anchors[heading:gsub("[^%w _-]", ""):gsub(" ", "-"):lower()] = true
+      end
+    end
+    return anchors
+  end
+
+  it("links to files and headings that are there", function()
+    local anchors = {}
     for _, path in ipairs(lines_of "ls README.md docs/*.md docs/changes/*.md") do
       local file <close> = assert(io.open(path))
-      for target in file:read("a"):gmatch "%]%(([^)#:]+)[^):]*%)" do
-        local at = path:match "^(.-)[^/]*$" .. target
-        local found = io.open(at)
-        assert.is_truthy(found, ("%s: %s"):format(path, target))
-        found:close()
+      for link in file:read("a"):gsub("\n *", " "):gmatch "%]%(([^)]+)%)" do
+        local target, anchor = link:match "^([^#]*)#?(.*)$"
+        if not target:find ":" then
+          local at = target == "" and path or path:match "^(.-)[^/]*$" .. target
+          local found = io.open(at)
+          assert.is_truthy(found, ("%s: %s"):format(path, link))
+          found:close()
+          if anchor ~= "" then
+            anchors[at] = anchors[at] or anchors_of(at)
+            assert.is_true(anchors[at][anchor], ("%s: %s"):format(path, link))
+          end
+        end
       end
     end
   end)
