@@ -1,13 +1,7 @@
---- Primitives that jobs and threads share. All but one function are made in src/lua.
+--- What is written in Lua of the primitives that jobs and threads share: they are made in src/lua.
 
 local core = require "moonloop.core"
 local scopes = require "moonloop.scopes"
-local sync = {}
-
-for name in ("Semaphore Lock Event Condition Barrier Queue Channel select"):gmatch "%a+" do
-  sync[name] = core[name]
-end
-
 --- Holds the lock again, whatever ended the wait, and goes on with that.
 local function wake_up(condition, ok, ...)
   scopes.shield(core.lock_again, condition)
@@ -23,4 +17,4 @@ function core.condition_methods:wait(timeout)
   return wake_up(self, xpcall(core.condition_sleep, core.message_handler, self, timeout))
 end
 
-return sync
+return {}
