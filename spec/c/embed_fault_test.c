@@ -31,7 +31,7 @@ static int l_block(lua_State *L) {
   return 0;
 }
 
-static lua_State *last_state; /* of the executor that was made last */
+static _Atomic(lua_State *) last_state; /* of the executor that was made last */
 
 static int load_faults(lua_State *L) {
   static const char source[] =
@@ -39,7 +39,7 @@ static int load_faults(lua_State *L) {
     "local M = { block = block, echo = function(...) return ... end }\n"
     "function M.spin() while not is_released() do end return 'over' end\n"
     "function M.forever() while true do end end\n"
-    "function M.sleep(s) require 'moonloop'.sleep(s) end\n"
+    "function M.wait() require 'moonloop'.sleep(0.01) end\n"
     "function M.fail() error('a fault', 0) end\n"
     "return M";
   if (luaL_loadstring(L, source) != LUA_OK) return lua_error(L);
@@ -58,13 +58,22 @@ static lua_State *new_state(void *user) {
   lua_pushcfunction(L, load_faults);
   lua_setfield(L, -2, "faults");
   lua_settop(L, 0);
-  last_state = L;
+  atomic_store(&last_state, L);
   return L;
+}
+
+static atomic_int closed_states;
+
+static void close_state(lua_State *L, void *user) {
+  (void)user;
+  lua_close(L);
+  atomic_fetch_add(&closed_states, 1);
 }
 
 static ml_executor *make(const ml_executor_options *options) {
   ml_executor_options o = *options;
   o.new_state = new_state;
+  o.close_state = close_state;
   ml_executor *ex = NULL;
   if (!CHECK_EQ(ml_executor_new(&ex, &o), ML_OK)) exit(check_report());
   return ex;
@@ -89,8 +98,11 @@ static void expect(ml_future *f, ml_status status) {
   ml_future_release(f);
 }
 
+static int first_threads; /* as the program began: a sanitizer has one of its own */
+
+/* Threads besides. */
 static int count_threads(void) {
-  int n = -2; /* . and .. */
+  int n = -2 - first_threads; /* . and .. */
   DIR *dir = opendir("/proc/self/task");
   if (!dir) return -1;
   while (readdir(dir)) n++;
@@ -98,10 +110,10 @@ static int count_threads(void) {
   return n;
 }
 
-/* A thread that was joined is still listed for a moment. */
-static int count_threads_down_to(int wanted) {
+/* Threads that are left. One that was joined is still listed for a moment. */
+static int left_threads(void) {
   int n = count_threads();
-  for (int i = 0; i < 20000 && n > wanted; i++) {
+  for (int i = 0; i < 20000 && n > 0; i++) {
     usleep(1000);
     n = count_threads();
   }
@@ -163,7 +175,7 @@ static void test_blocked(void) {
       expect(call(watched, "faults:block", "the blocking plugin"), ML_OK);
     CHECK(atomic_load(&told_inside) > 0);
     end(watched);
-    CHECK_EQ(count_threads_down_to(1), 1);
+    CHECK_EQ(left_threads(), 0);
   }
 }
 
@@ -211,7 +223,7 @@ static void test_unwatched(void) {
   ml_executor_options o = ML_EXECUTOR_OPTIONS;
   ml_executor *ex = make(&o);
   expect(call(ex, "faults:echo", NULL), ML_OK);
-  CHECK_EQ(count_threads(), 2);
+  CHECK_EQ(count_threads(), 1);
   end(ex);
   o.slice = UINT64_MAX;
   CHECK_EQ(ml_executor_new(&ex, &o), ML_MISUSE);
@@ -353,13 +365,62 @@ static void test_callbacks(void) {
   end(ex);
 }
 
+/* Lets go of the executor, on its own thread. */
+static void release_there(ml_future *f, void *user) {
+  (void)f;
+  ml_executor_release(user);
+}
+
+static ml_executor *abandon(bool driven) {
+  ml_executor_options o = ML_EXECUTOR_OPTIONS;
+  o.driven = driven;
+  ml_executor *ex = make(&o);
+  ml_future_release(call(ex, "faults:wait", NULL)); /* a job that goes on */
+  ml_future *f = call(ex, "faults:echo", NULL);
+  CHECK_EQ(ml_future_on_done(f, release_there, ex), ML_OK);
+  if (driven)
+    ml_future_release(f);
+  else
+    expect(f, ML_OK);
+  return ex;
+}
+
+static void test_released_there(void) {
+  int files = check_open_files();
+  atomic_store(&closed_states, 0);
+  abandon(false); /* it ends after its job */
+  while (atomic_load(&closed_states) == 0) usleep(1000);
+  CHECK_EQ(left_threads(), 0);
+
+  atomic_store(&closed_states, 0);
+  /* A driven one ends, with its jobs cancelled, before the call returns. */
+  ml_executor *ex = abandon(true);
+  ml_status status;
+  do status = ml_executor_step(ex);
+  while (status == ML_OK && atomic_load(&closed_states) == 0);
+  CHECK_EQ(atomic_load(&closed_states), 1);
+
+  atomic_store(&closed_states, 0);
+  ex = abandon(true);
+  ml_future *f = call(ex, "faults:wait", NULL);
+  CHECK_EQ(ml_future_wait(f, PATIENCE), ML_JOB_CANCELLED);
+  ml_future_release(f);
+  CHECK_EQ(atomic_load(&closed_states), 1);
+
+  atomic_store(&closed_states, 0);
+  ex = abandon(true);
+  CHECK_EQ(ml_executor_shutdown(ex, true, PATIENCE), ML_OK);
+  CHECK_EQ(atomic_load(&closed_states), 1);
+  CHECK_EQ(check_open_files(), files);
+}
+
 /* ---- the wrong thread ---- */
 
 static void test_wrong_thread(void) {
   ml_executor_options o = ML_EXECUTOR_OPTIONS;
   ml_executor *ex = make(&o);
   expect(call(ex, "faults:echo", NULL), ML_OK);
-  lua_State *L = last_state; /* it sleeps now */
+  lua_State *L = atomic_load(&last_state); /* it sleeps now */
   ml_future *f = call(ex, "faults:echo", NULL);
   CHECK_EQ(ml_future_wait(f, PATIENCE), ML_OK);
   int n;
@@ -543,17 +604,19 @@ static void test_many(void) {
   size_t now = mallinfo2().uordblks;
   if (!CHECK(now <= bytes + 20000)) printf("  %zu bytes, then %zu\n", bytes, now);
   CHECK_EQ(check_open_files(), files);
-  CHECK_EQ(count_threads_down_to(1), 1);
+  CHECK_EQ(left_threads(), 0);
 }
 
 int main(void) {
   sem_init(&gate, 0, 0);
+  first_threads = count_threads();
   test_blocked();
   test_blocked_waits();
   test_unwatched();
   test_endless();
   test_syntax_error();
   test_callbacks();
+  test_released_there();
   test_wrong_thread();
   test_two_copies();
   test_cancelled_call();

@@ -28,6 +28,9 @@ static inline bool mle_must_not_wait(void) { return mli_loop_self() || mli_watch
 
 /* Whether the calling thread is the one that drives it. */
 bool mle_drives(const mli_executor *core);
+/* That thread: steps it until the future is settled; to its end, if it was let go of
+** meanwhile. ML_OK or ML_TIMEOUT. */
+ml_status mle_drive_until(mli_executor *core, mli_future *f, uint64_t deadline);
 /* That thread: shuts it down and steps it until it has ended. ML_OK or ML_TIMEOUT. */
 ml_status mle_drive_to_end(mli_executor *core, bool cancel, uint64_t deadline);
 

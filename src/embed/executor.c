@@ -104,7 +104,12 @@ ml_executor *ml_executor_retain(ml_executor *ex) {
 
 void ml_executor_release(ml_executor *ex) {
   if (!ex || !mle_check(ex, MLE_EXECUTOR, "ml_executor_release") || !mle_release(ex)) return;
-  if (mle_drives(ex->core) && !ex->guest) mle_drive_to_end(ex->core, true, ML_FOREVER);
+  if (mle_drives(ex->core) && !ex->guest) {
+    if (mli_loop_self() == ex->core->workers[0]->loop)
+      mli_executor_shutdown(ex->core, true); /* who steps it now brings it to its end */
+    else
+      mle_drive_to_end(ex->core, true, ML_FOREVER);
+  }
   mli_executor_leave(ex->core);
   mli_release(ex->core);
   if (ex->guest) mle_guest_release(ex->guest);
@@ -145,11 +150,23 @@ ml_status ml_executor_step(ml_executor *ex) {
   if (!check_driven(ex, "ml_executor_step")) return ML_MISUSE;
   if (mli_loop_self() == ex->core->workers[0]->loop)
     return mle_fail(ML_BUSY, "ml_executor_step: executor '%s' is being stepped", ex->core->name);
-  if (mli_driven_step(ex->core)) return ML_OK;
-  return mle_fail(ML_CLOSED, "ml_executor_step: executor '%s' has ended", ex->core->name);
+  mle_retain(ex); /* what runs may release it */
+  ml_status status = ML_OK;
+  if (!mli_driven_step(ex->core))
+    status = mle_fail(ML_CLOSED, "ml_executor_step: executor '%s' has ended", ex->core->name);
+  ml_executor_release(ex);
+  return status;
 }
 
 /* ---- ending ---- */
+
+ml_status mle_drive_until(mli_executor *core, mli_future *f, uint64_t deadline) {
+  ml_status status = mli_driven_wait(core, f, deadline);
+  bool released = atomic_load(&core->users) == 0 && atomic_load(&core->cancel);
+  if (released && mli_loop_self() != core->workers[0]->loop)
+    mle_drive_to_end(core, true, ML_FOREVER);
+  return status;
+}
 
 ml_status mle_drive_to_end(mli_executor *core, bool cancel, uint64_t deadline) {
   mli_executor_shutdown(core, cancel);
@@ -163,8 +180,7 @@ static ml_status still_running(mli_executor *ex) {
   return mle_fail(ML_TIMEOUT, "executor '%s' has jobs that did not stop%s", ex->name, text);
 }
 
-ml_status ml_executor_shutdown(ml_executor *ex, bool cancel, uint64_t deadline) {
-  if (!mle_check(ex, MLE_EXECUTOR, "ml_executor_shutdown")) return ML_MISUSE;
+static ml_status end_executor(ml_executor *ex, bool cancel, uint64_t deadline) {
   mli_executor *core = ex->core;
   mli_executor_shutdown(core, cancel);
   if (!mli_future_settled(core->ended)) {
@@ -183,6 +199,14 @@ ml_status ml_executor_shutdown(ml_executor *ex, bool cancel, uint64_t deadline) 
   if (!mle_must_not_wait()) mli_watch_end(); /* unless there are other loops */
   if (ex->guest && mle_drives(core)) mle_guest_leave(ex->guest);
   return ML_OK;
+}
+
+ml_status ml_executor_shutdown(ml_executor *ex, bool cancel, uint64_t deadline) {
+  if (!mle_check(ex, MLE_EXECUTOR, "ml_executor_shutdown")) return ML_MISUSE;
+  mle_retain(ex); /* what runs meanwhile may release it */
+  ml_status status = end_executor(ex, cancel, deadline);
+  ml_executor_release(ex);
+  return status;
 }
 
 /* ---- looking ---- */

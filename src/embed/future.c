@@ -89,7 +89,7 @@ ml_status ml_future_wait(ml_future *f, uint64_t deadline) {
   if (!mli_future_settled(f->core)) {
     if (mle_must_not_wait())
       return mle_fail(ML_BUSY, "ml_future_wait: this thread runs a loop, which must not wait");
-    ml_status status = f->ex && mle_drives(f->ex) ? mli_driven_wait(f->ex, f->core, deadline)
+    ml_status status = f->ex && mle_drives(f->ex) ? mle_drive_until(f->ex, f->core, deadline)
                                                   : mli_future_wait(f->core, deadline);
     if (status != ML_OK)
       return mle_fail(status, "ml_future_wait: %s waiting for job '%s'",

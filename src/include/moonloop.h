@@ -280,9 +280,11 @@ ML_API int ml_executor_timeout(ml_executor *executor);
 ML_API ml_status ml_executor_step(ml_executor *executor);
 
 /* Counted. The last release of an executor that is not shut down lets it finish its jobs,
-** then it ends by itself; nothing waits for that. (One that is driven in steps is shut down
-** with cancel first, for nobody steps it any more.) NULL is allowed.
-** Thread: any; of a driven one, the thread that made it. Blocks: no. */
+** then it ends by itself; nothing waits for that. One that is driven in steps is shut down
+** with cancel and stepped to its end, for nobody steps it any more: here, or in what steps it
+** if that is our caller. NULL is allowed.
+** Thread: any; of a driven one, the thread that made it. Blocks: no; a driven one, until its
+** jobs have ended. */
 ML_API ml_executor *ml_executor_retain(ml_executor *executor);
 ML_API void ml_executor_release(ml_executor *executor);
 

@@ -218,7 +218,8 @@ bool lml_poke_is_due(const lml_state *S, lml_poke_reason reason) {
 }
 
 void lml_poke_enter(lml_state *S) {
-  S->poked.thread = pthread_self();
+  /* On each visit of a driven loop it is the same: others may read it. */
+  if (!pthread_equal(S->poked.thread, pthread_self())) S->poked.thread = pthread_self();
   S->poked.outer = here;
   here = S;
   atomic_store(&S->poked.sent, false); /* one that came while we were away was for nobody */
