@@ -9,12 +9,14 @@ require "moonloop"
 local core = require "moonloop.http.core"
 local stream = require "moonloop.http.stream"
 local websocket = require "moonloop.http.websocket"
-local download = require "moonloop.http.download"
-local events = require "moonloop.http.events"
 require "moonloop.http.exchange"
 local check = require "moonloop.check"
 local request = require "moonloop.http.request"
 local Session = require "moonloop.http.session"
+local lazy = require "moonloop.lazy"
+local download = lazy "moonloop.http.download"
+local events = lazy "moonloop.http.events"
+local curl = lazy "moonloop.http.to_curl"
 
 -- The types are in library/moonloop/http.lua.
 
@@ -50,8 +52,6 @@ local http = {
   options = verb "options", ---@type moonloop.http.verb
 
   session = Session.new,
-  to_curl = require "moonloop.http.to_curl",
-
   websocket = websocket.open,
 
   -- The metatables: they let responses and sessions cross states.
@@ -78,6 +78,13 @@ function http.request(url, options)
   end
   return core.request(url, options)
 end
+
+---The request as a command line of curl. Nothing is sent.
+---@param req string|moonloop.http.Options  a URL, with the options next; or all in one table
+---@param options table?   the request's options; or, after a table, `{ secrets = true }`
+---@param how table?       `{ secrets = true }`
+---@return string
+function http.to_curl(req, options, how) return curl.command(req, options, how) end
 
 ---Connects to a source of server-sent events.
 ---@param url string

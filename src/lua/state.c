@@ -160,18 +160,33 @@ static void run_embedded(lua_State *L, struct lml_embedded *e, int nargs) {
   lua_call(L, nargs, 1);
 }
 
-/* The loader of an embedded module. Upvalue: its lml_embedded. One instance per
-** state, even if package.loaded forgets it. */
-static int load_embedded(lua_State *L) {
-  struct lml_embedded *e = lua_touserdata(L, lua_upvalueindex(1));
+/* The loader of a module's C part, and of an embedded module. Each makes one instance per state,
+** even if package.loaded forgets it. Stack: the module's name. */
+static int load_once(lua_State *L, lua_CFunction open, struct lml_embedded *e) {
+  lua_settop(L, 1);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, modules_key);
-  if (lua_getfield(L, -1, e->name) != LUA_TNIL) return 1;
-  lua_pop(L, 1);
-  lua_pushstring(L, e->name);
-  run_embedded(L, e, 1);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -3, e->name);
+  lua_pushvalue(L, 1);
+  if (lua_rawget(L, 2) != LUA_TNIL) return 1;
+  if (e)
+    lml_embedded_load(L, e);
+  else
+    lua_pushcfunction(L, open);
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 2);
   return 1;
+}
+
+/* Upvalue: its lml_embedded. */
+static int load_embedded(lua_State *L) {
+  return load_once(L, NULL, lua_touserdata(L, lua_upvalueindex(1)));
+}
+
+/* Upvalue: its function. */
+static int load_part(lua_State *L) {
+  return load_once(L, lua_tocfunction(L, lua_upvalueindex(1)), NULL);
 }
 
 static void open_core(lua_State *L) {
@@ -207,6 +222,12 @@ static int load_core(lua_State *L) {
 int luaopen_moonloop_http_core(lua_State *L);
 int luaopen_moonloop_http_websocket_core(lua_State *L);
 int luaopen_moonloop_tcp_core(lua_State *L);
+static const luaL_Reg parts[] = {
+  { "moonloop.http.core", luaopen_moonloop_http_core },
+  { "moonloop.http.websocket.core", luaopen_moonloop_http_websocket_core },
+  { "moonloop.tcp.core", luaopen_moonloop_tcp_core },
+  { NULL, NULL },
+};
 
 /* What `require` finds without a file. */
 static void add_preloads(lua_State *L) {
@@ -221,12 +242,11 @@ static void add_preloads(lua_State *L) {
   lua_setfield(L, -2, "moonloop");
   lua_pushcfunction(L, load_core);
   lua_setfield(L, -2, "moonloop.core");
-  lua_pushcfunction(L, luaopen_moonloop_http_core);
-  lua_setfield(L, -2, "moonloop.http.core");
-  lua_pushcfunction(L, luaopen_moonloop_http_websocket_core);
-  lua_setfield(L, -2, "moonloop.http.websocket.core");
-  lua_pushcfunction(L, luaopen_moonloop_tcp_core);
-  lua_setfield(L, -2, "moonloop.tcp.core");
+  for (const luaL_Reg *part = parts; part->name; part++) {
+    lua_pushcfunction(L, part->func);
+    lua_pushcclosure(L, load_part, 1);
+    lua_setfield(L, -2, part->name);
+  }
   lua_pop(L, 1);
 }
 

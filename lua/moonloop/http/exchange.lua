@@ -4,7 +4,7 @@
 
 local ml_core = require "moonloop.core"
 local core = require "moonloop.http.core"
-local multipart = require "moonloop.http.multipart"
+local multipart = require "moonloop.lazy" "moonloop.http.multipart"
 local sources = require "moonloop.http.sources"
 local stream = require "moonloop.http.stream"
 local now = ml_core.now

@@ -3,7 +3,7 @@
 
 local core = require "moonloop.http.core"
 local ml_core = require "moonloop.core"
-local retry = require "moonloop.http.retry"
+local retry = require "moonloop.lazy" "moonloop.http.retry"
 
 local request = { error = ml_core.error_value }
 

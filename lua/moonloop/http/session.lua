@@ -8,9 +8,10 @@ local core = require "moonloop.http.core"
 local check = require "moonloop.check"
 local Cookies = require "moonloop.http.cookies"
 local request = require "moonloop.http.request"
-local download = require "moonloop.http.download"
-local events = require "moonloop.http.events"
-local retry = require "moonloop.http.retry"
+local lazy = require "moonloop.lazy"
+local download = lazy "moonloop.http.download"
+local events = lazy "moonloop.http.events"
+local retry = lazy "moonloop.http.retry"
 local websocket = require "moonloop.http.websocket"
 
 ---@class moonloop.http.Session

@@ -4,7 +4,7 @@ local ml_core = require "moonloop.core"
 local core = require "moonloop.http.core"
 local lists = require "moonloop.lists"
 local check = require "moonloop.check"
-local events = require "moonloop.http.events"
+local events = require "moonloop.lazy" "moonloop.http.events"
 local error_value, now = ml_core.error_value, ml_core.now
 
 local INPUT <const> = core.INPUT

@@ -3,6 +3,7 @@
 local core = require "moonloop.http.core"
 local check = require "moonloop.check"
 local multipart = require "moonloop.http.multipart"
+local to_curl = {}
 
 -- One word of a POSIX shell.
 local function quote(text)
@@ -214,7 +215,7 @@ end
 ---@param options table?   the request's options; or, after a table, `{ secrets = true }`
 ---@param how table?       `{ secrets = true }`
 ---@return string
-return function(req, options, how)
+function to_curl.command(req, options, how)
   if type(req) == "table" then req, options, how = nil, req, options end
   if options == nil and type(req) ~= "string" then
     check.misuse("to_curl: URL or table of options expected, got %s", type(req))
@@ -225,3 +226,5 @@ return function(req, options, how)
   end
   return command(core.describe(req, options), options or {}, how.secrets == true)
 end
+
+return to_curl
