@@ -20,6 +20,8 @@ local function floor(program, ...)
   return table.concat({ "'" .. OUT .. "/" .. program .. "'", ... }, " ")
 end
 
+local UNWATCHED <const> = "MOONLOOP_BLOCKED_MS=0 "
+
 -- `key` is what is compared. Goals: `ratio` to the floor at most, `most`, `least`.
 local benches = {
   { name = "submit_wait", note = "CPUs " .. same, key = "p50_us", ratio = 1.5,
@@ -71,6 +73,12 @@ local benches = {
   { name = "start", note = "an executor", key = "first_us", most = 1000, bench = lua("start") },
   { name = "start", note = "a worker's state", key = "state_us", most = 150,
     bench = lua("start") },
+  { name = "slices", note = "10 ms", key = "cpu_s", ratio = 1.05,
+    bench = UNWATCHED .. lua("slices", 10), floor = UNWATCHED .. lua("slices", 0) },
+  { name = "watched", note = "spawn", key = "us", ratio = 1.02,
+    bench = lua("spawn"), floor = UNWATCHED .. lua("spawn") },
+  { name = "watched", note = "submit_pipelined", key = "cpu_us", ratio = 1.02,
+    bench = lua("submit_pipelined"), floor = UNWATCHED .. lua("submit_pipelined") },
   { name = "perf_test", whole = "lua5.4 examples/perf_test.lua" },
 }
 

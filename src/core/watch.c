@@ -1,9 +1,14 @@
 /* watch.c: the thread that looks whether loops go on. */
 #include "watch.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define LOOKS 4       /* in the time of a limit */
 #define QUIET_LOOKS 8 /* all asleep: then it parks */
@@ -42,6 +47,40 @@ static void sooner(uint64_t *at, uint64_t when) {
 
 static uint64_t at_least(uint64_t pause) { return pause > LEAST ? pause : LEAST; }
 
+/* Whether a thread runs, or would if it had a core. */
+static bool is_runnable(long thread) {
+  char path[64], text[512];
+  snprintf(path, sizeof path, "/proc/self/task/%ld/stat", thread);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  ssize_t n = read(fd, text, sizeof text - 1);
+  close(fd);
+  text[n > 0 ? n : 0] = '\0';
+  const char *name_end = strrchr(text, ')');
+  return name_end && name_end[1] == ' ' && name_end[2] == 'R';
+}
+
+/* From here on the step counts. */
+static void count_from(mli_watch *w, uint64_t now) {
+  atomic_store_explicit(&w->since, now, memory_order_relaxed);
+  w->sliced_at = w->looked_at = now;
+  w->counted = 0;
+  w->cpu = w->has_clock ? mli_clock(w->clock) : 0;
+}
+
+/* Counts what it took since the last look: all of it, or while it is runnable the time for
+** which it had a core. */
+static void count(mli_watch *w, uint64_t now) {
+  uint64_t pause = now - w->looked_at, ran = pause;
+  if (w->has_clock) {
+    uint64_t cpu = mli_clock(w->clock);
+    ran = cpu - w->cpu;
+    w->cpu = cpu;
+  }
+  w->looked_at = now;
+  w->counted += ran < pause - pause / 8 && is_runnable(w->thread) ? ran : pause;
+}
+
 static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
   finding none = { .late = false };
   unsigned beat = atomic_load_explicit(&w->beat, memory_order_acquire);
@@ -52,21 +91,22 @@ static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
   if (beat != w->seen) {
     *busy = true;
     w->seen = beat;
-    atomic_store_explicit(&w->since, now, memory_order_relaxed);
-    w->sliced_at = now;
-    w->told = 0;
+    count_from(w, now);
+    w->told = MLI_TOLD_NOTHING;
     return none;
   }
   if (beat % 2 == 0) return none;
   *busy = true;
   uint64_t took = now - atomic_load_explicit(&w->since, memory_order_relaxed);
-  if (limit && w->told == 0 && took >= limit) {
-    w->told = 1;
+  if (limit && w->told == MLI_TOLD_NOTHING) count(w, now);
+  if (limit && w->told == MLI_TOLD_NOTHING && w->counted >= limit) {
+    w->told = MLI_TOLD_STEP;
+    w->told_at = now;
     atomic_fetch_add_explicit(&w->incidents, 1, memory_order_relaxed);
     return (finding){ true, MLI_LATE_STEP, took };
   }
-  if (limit && w->told == 1 && took >= 2 * limit) {
-    w->told = 2;
+  if (limit && w->told == MLI_TOLD_STEP && now - w->told_at >= limit) {
+    w->told_at = now;
     return (finding){ true, MLI_LATE_STUCK, took };
   }
   if (slice && now - w->sliced_at >= slice) {
@@ -79,17 +119,14 @@ static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
 /* The process was stopped, or the machine is overloaded: what the loops did meanwhile
 ** says nothing about them. */
 static void start_over(uint64_t now) {
-  for (mli_watch *w = list.first; w; w = w->next) {
-    atomic_store_explicit(&w->since, now, memory_order_relaxed);
-    w->sliced_at = now;
-  }
+  for (mli_watch *w = list.first; w; w = w->next) count_from(w, now);
 }
 
 /* Tells with the lock released; the loop stays where it is. */
 static void tell(mli_watch *w, finding f) {
   w->pinned = true;
   mli_lock_release(&list.lock);
-  w->late(w, f.what, f.took);
+  if (w->late(w, f.what, f.took) && f.what == MLI_LATE_STUCK) w->told = MLI_TOLD_STUCK;
   mli_lock_acquire(&list.lock);
   w->pinned = false;
   if (w->leaving) mli_unpark(&w->left);
@@ -185,6 +222,9 @@ void mli_watch_end(void) {
 void mli_watch_add(mli_watch *w) {
   mli_lock_acquire(&list.lock);
   w->listed = true;
+  w->thread = syscall(SYS_gettid);
+  w->has_clock = pthread_getcpuclockid(pthread_self(), &w->clock) == 0;
+  count_from(w, mli_now());
   w->seen = atomic_load(&w->beat);
   w->next = list.first;
   list.first = w;

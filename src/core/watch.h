@@ -9,20 +9,22 @@
 **
 ** W1  A loop pays a store for each step, and for each turn a store and a load.
 ** W2  While all loops sleep the thread sleeps too, without a timer.
-** W3  `late` runs on the watching thread, with no lock held; the loop is not removed
+** W3  What a loop's thread waited for a core does not count against its limit.
+** W4  `late` runs on the watching thread, with no lock held; the loop is not removed
 **     while it runs.
 */
 #ifndef MLI_WATCH_H
 #define MLI_WATCH_H
 
+#include <time.h>
 #include "park.h"
 
 typedef struct mli_watch mli_watch;
 
-/* What a loop is late for. Of one step each but the last comes once. */
+/* What a loop is late for. */
 typedef enum mli_late {
-  MLI_LATE_STEP,  /* it takes longer than the limit */
-  MLI_LATE_STUCK, /* a good while after that it still does */
+  MLI_LATE_STEP,  /* it takes longer than the limit: once a step */
+  MLI_LATE_STUCK, /* a limit later it still does: until `late` returns true */
   MLI_LATE_SLICE, /* its slice is over: as long as it takes, once each slice */
 } mli_late;
 
@@ -30,17 +32,22 @@ struct mli_watch {
   atomic_uint beat;        /* [A] written by the loop's thread: odd while it is at work */
   atomic_uint slice;       /* [A] likewise: of the step under way, microseconds; 0: none */
   atomic_ullong incidents; /* [A] steps that were longer than the limit */
-  _Atomic(uint64_t) since; /* [A] of the watching thread: when the step was first seen, ns */
-  void (*late)(mli_watch *w, mli_late what, uint64_t took_ns); /* [I] */
+  _Atomic(uint64_t) since; /* [A] of the watching thread: from when on the step counts, ns */
+  bool (*late)(mli_watch *w, mli_late what, uint64_t took_ns); /* [I] */
   void *owner;                                                 /* [I] of the layer above */
   _Atomic(uint64_t) limit;                                     /* [A] ns; 0: none */
   mli_watch *next; /* [M] under the list's lock, as what follows */
   bool listed, pinned, leaving;
   mli_parker left; /* of the thread that removes it, until it is not pinned */
   /* The watching thread's: */
+  long thread; /* [I] the loop's, as the kernel numbers it; and the clock of its CPU time */
+  clockid_t clock;
+  bool has_clock;
   unsigned seen;
-  uint64_t sliced_at;
-  unsigned told; /* MLI_LATE_STEP + 1 and so on */
+  uint64_t sliced_at, told_at;
+  uint64_t looked_at, cpu; /* the last look, and that clock then */
+  uint64_t counted;        /* what the step took until then */
+  enum { MLI_TOLD_NOTHING, MLI_TOLD_STEP, MLI_TOLD_STUCK } told;
 };
 
 /* The loop's thread. Fill `late`, `owner` and `limit` before. Looks at the loop from its

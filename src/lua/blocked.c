@@ -17,6 +17,7 @@
 #include "state.h"
 
 #define LIMIT (100 * MLI_MILLISECOND)
+#define PATIENCE 10 /* limits, until a loop that sees no signal is named without */
 
 static lml_handler handler = { .slot = LML_ON_BLOCKED };
 
@@ -171,31 +172,42 @@ void lml_blocked_over(lml_state *S) {
 
 /* ---- on the watching thread ---- */
 
-static void late(mli_watch *w, mli_late what, uint64_t took) {
+/* It was poked and serves no hook: it is inside a C call, if it has had the time to see the
+** signal. True: there is no more to say. */
+static bool tell_stuck(lml_state *S, mli_watch *w, uint64_t took) {
+  lml_held *h = &S->held;
+  if (!lml_poke_is_due(S, LML_POKE_LOOK)) return true;
+  char who[MLI_NAME_MAX + LUA_IDSIZE + 64] = "a job", call[LML_SPOT_CALL] = "", text[512];
+  uint64_t limit = atomic_load(&w->limit);
+  lml_spot spot;
+  bool noted = lml_spot_of_step(S, w->seen, &spot);
+  if (noted ? mli_now() < spot.when + limit / 2 : took < PATIENCE * limit) return false;
+  if (noted) {
+    lml_spot_describe(&spot, who, sizeof who);
+    lml_spot_call(&spot, call, sizeof call);
+  }
+  atomic_store(&h->told, noted);
+  if (lml_handler_is_set(&handler)) return true; /* it is told when the call is over */
+  if (tell_host(S, noted ? &spot : NULL, took, call, NULL)) return true;
+  snprintf(text, sizeof text, "moonloop: %s %s its loop for %d ms%s%s%s\n", who,
+           noted ? "holds" : "that cannot be looked at holds", (int)(took / MLI_MILLISECOND),
+           noted ? ", inside one C call" : "", *call ? ": " : "", call);
+  say(text);
+  return true;
+}
+
+static bool late(mli_watch *w, mli_late what, uint64_t took) {
   lml_state *S = w->owner;
   lml_held *h = &S->held;
-  if (what == MLI_LATE_SLICE) {
-    lml_poke(S, LML_POKE_SLICE);
-  } else if (what == MLI_LATE_STEP) {
+  switch (what) {
+  case MLI_LATE_STEP:
     atomic_store(&h->told, false);
     atomic_store(&h->since, atomic_load(&w->since));
     atomic_store(&h->beat, w->seen);
     lml_poke(S, LML_POKE_LOOK);
-  } else if (lml_poke_is_due(S, LML_POKE_LOOK)) {
-    char who[MLI_NAME_MAX + LUA_IDSIZE + 64] = "a job", call[LML_SPOT_CALL] = "", text[512];
-    lml_spot spot;
-    bool noted = lml_spot_of_step(S, w->seen, &spot); /* else no signal comes through */
-    if (noted) {
-      lml_spot_describe(&spot, who, sizeof who);
-      lml_spot_call(&spot, call, sizeof call);
-    }
-    atomic_store(&h->told, noted);
-    if (lml_handler_is_set(&handler)) return; /* it is told when the call is over */
-    if (tell_host(S, noted ? &spot : NULL, took, call, NULL)) return;
-    snprintf(text, sizeof text, "moonloop: %s %s its loop for %d ms%s%s%s\n", who,
-             noted ? "holds" : "that cannot be looked at holds", (int)(took / MLI_MILLISECOND),
-             noted ? ", inside one C call" : "", *call ? ": " : "", call);
-    say(text);
+    return true;
+  case MLI_LATE_STUCK: return tell_stuck(S, w, took);
+  default: lml_poke(S, LML_POKE_SLICE); return true;
   }
 }
 

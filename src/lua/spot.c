@@ -21,6 +21,7 @@ static void fill(lml_state *S, lml_spot *spot) {
   const mli_task *task = job ? job->task : S->task;
   spot->beat = S->loop ? atomic_load_explicit(&S->loop->watch.beat, memory_order_relaxed) : 0;
   spot->task = S->task;
+  spot->when = mli_now();
   spot->id = job ? job->id : 0;
   spot->line = task ? task->line : job ? job->place.line : 0;
   spot->place = atomic_load(&S->poked.place);

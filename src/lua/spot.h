@@ -20,6 +20,7 @@ typedef struct lml_state lml_state;
 typedef struct lml_spot {
   unsigned beat;        /* of the loop's step, see core/watch.h */
   const mli_task *task; /* a pool's: only to compare */
+  uint64_t when;        /* it was noted, ns */
   uint32_t id;          /* of the job; 0: a pool's task, or a callback */
   uint32_t line;        /* where the job was submitted; 0: unknown */
   uintptr_t place;      /* the instruction at which it was found; 0: unknown */
