@@ -155,12 +155,12 @@ describe("a blocked loop", function()
   end)
 
   it("whose handler fails is an error that nobody asked for", function()
-    local log = h.error_log()
-    ml.on_blocked(function() error("handler failed", 0) end)
-    h.eventually(function()
-      ex:submit(h.spin, 0.1):result(h.TIMEOUT)
-      return log:count() > 0
+    local log, reported = h.error_log(), h.gate()
+    ml.on_blocked(function()
+      if not reported:is_open() then reported:open() end
+      error("handler failed", 0)
     end)
+    assert.is_true(ex:submit(hold, reported):result(h.TIMEOUT))
     local err = log:entry(1)
     ml.on_error(nil)
     assert.matches("handler failed", tostring(err))

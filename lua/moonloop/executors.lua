@@ -77,7 +77,7 @@ function Executor:map(job, list, options)
 end
 
 --- How long a loop may take to answer, and what holds it to say more, in seconds.
-local ANSWER, MORE = 0.1, 0.4
+local ANSWER, MORE = 0.1, 0.2
 
 --- A job's name, what it waits for or where it runs, and where it was submitted.
 local function held_by(job)
@@ -121,8 +121,10 @@ function Executor:shutdown(options)
   if not wait then return true end
   if not ended:wait(options.timeout) then
     if core.executor_kind(self) == "thread" then
-      core.look(self)
-      core.sleep(ANSWER)
+      for _ = 1, 2 do -- a line that called into C is known at a second look
+        core.look(self)
+        core.sleep(ANSWER / 2)
+      end
     end
     local left = self:jobs()
     local who = #left > 0 and names_of(left) or "its loop does not answer"
@@ -147,8 +149,12 @@ function Executor:jobs()
     local ok, list = answer:wait(ANSWER)
     if not ok then -- it is held up: what holds it may say more
       local either = { answer, core.ask_running(self, i) }
-      local settled = lists.wait(either, { timeout = MORE, return_when = "first" })
-      ok, list = (settled[1] or answer):wait(0)
+      for _ = 1, 2 do
+        local settled = lists.wait(either, { timeout = MORE, return_when = "first" })
+        ok, list = (settled[1] or answer):wait(0)
+        if settled[1] then break end
+        core.look(self)
+      end
     end
     if not ok then list = { core.spot(self, i) } end -- it is inside one C call
     table.move(list, 1, #list, #all + 1, all)

@@ -26,6 +26,7 @@ static const char plugin_source[] =
   "function M.bad_init() error('no plugin today', 0) end\n"
   "function M.is_ready() return M.ready end\n"
   "function M.again() return ml.run_async_job('plugin:echo', 'again'):result() end\n"
+  "function M.spin(s) local enough = os.clock() + s while os.clock() < enough do ml.now() end end\n"
   "function M.others() return function() return 1 end, io.stdout, string.format, "
   "ml.promise().future, _G, ('y'):rep(300), ('y'):rep(300), 'end' end\n"
   "return M\n";
@@ -500,6 +501,21 @@ static void test_handlers(void) {
   end(ex);
 }
 
+/* A job in the way of a shutdown is named with its line. */
+static void test_in_the_way(void) {
+  ml_executor *ex = make(NULL);
+  ml_values *seconds = ml_values_new();
+  ml_values_add_number(seconds, 1);
+  ml_future *f = call(ex, "plugin:spin", seconds);
+  bool named = false;
+  while (!named && ml_executor_shutdown(ex, false, ml_after_ms(20)) == ML_TIMEOUT)
+    named = strstr(ml_last_error(), "job 'plugin:spin' runs at [string") != NULL;
+  CHECK(named);
+  CHECK_EQ(ml_future_wait(f, PATIENCE), ML_OK);
+  ml_future_release(f);
+  end(ex);
+}
+
 static void test_init(void) {
   ml_executor_options o = ML_EXECUTOR_OPTIONS;
   o.init = "plugin:init";
@@ -704,6 +720,7 @@ int main(void) {
   test_c_functions();
   test_plugin_states();
   test_handlers();
+  test_in_the_way();
   test_init();
   test_workers_and_bounds();
   test_memory();

@@ -105,7 +105,7 @@ static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
     atomic_fetch_add_explicit(&w->incidents, 1, memory_order_relaxed);
     return (finding){ true, MLI_LATE_STEP, took };
   }
-  if (limit && w->told == MLI_TOLD_STEP && now - w->told_at >= limit) {
+  if (limit && w->told == MLI_TOLD_STEP && now - w->told_at >= limit / 2) {
     w->told_at = now;
     return (finding){ true, MLI_LATE_STUCK, took };
   }

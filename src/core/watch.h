@@ -24,7 +24,7 @@ typedef struct mli_watch mli_watch;
 /* What a loop is late for. */
 typedef enum mli_late {
   MLI_LATE_STEP,  /* it takes longer than the limit: once a step */
-  MLI_LATE_STUCK, /* a limit later it still does: until `late` returns true */
+  MLI_LATE_STUCK, /* half a limit later it still does: until `late` returns true */
   MLI_LATE_SLICE, /* its slice is over: as long as it takes, once each slice */
 } mli_late;
 

@@ -7,6 +7,7 @@
 
 #define MOST_LOOPS 1024
 #define MOST_SLICE (3600 * MLI_SECOND)
+#define ANSWER_MS 50 /* for a thread to say where it is, at most */
 
 /* ---- making ---- */
 
@@ -173,11 +174,12 @@ ml_status mle_drive_to_end(mli_executor *core, bool cancel, uint64_t deadline) {
   return mli_future_settled(core->ended) ? ML_OK : mli_driven_wait(core, core->ended, deadline);
 }
 
-/* Records that the deadline passed, and which jobs run. */
-static ml_status still_running(mli_executor *ex) {
+/* Records that the deadline passed, and which jobs are in the way; if it waits, where. */
+static ml_status still_running(mli_executor *ex, bool wait) {
   char text[400];
-  lml_executor_running(ex, "; ", text, sizeof text);
-  return mle_fail(ML_TIMEOUT, "executor '%s' has jobs that did not stop%s", ex->name, text);
+  lml_spot_all(ex, "; ", wait ? ANSWER_MS : 0, text, sizeof text);
+  return mle_fail(ML_TIMEOUT, "executor '%s' has jobs that did not stop%s%s", ex->name,
+                  *text ? ":" : "", *text ? text + 1 : "");
 }
 
 static ml_status end_executor(ml_executor *ex, bool cancel, uint64_t deadline) {
@@ -192,7 +194,7 @@ static ml_status end_executor(ml_executor *ex, bool cancel, uint64_t deadline) {
                       "ml_executor_shutdown: the executor's own thread cannot wait for it");
     ml_status status = mle_drives(core) ? mle_drive_to_end(core, cancel, deadline)
                                         : mli_future_wait(core->ended, deadline);
-    if (status == ML_TIMEOUT) return still_running(core);
+    if (status == ML_TIMEOUT) return still_running(core, deadline != 0);
     if (status != ML_OK) return mle_fail(status, "ml_executor_shutdown: out of memory");
   }
   mli_executor_join(core);

@@ -290,7 +290,8 @@ ML_API void ml_executor_release(ml_executor *executor);
 
 /* No more submits, from here on: ML_CLOSED. Waits until its jobs have ended (with `cancel`,
 ** as they are cancelled) and its threads are gone. ML_TIMEOUT: the deadline passed first,
-** ml_last_error names the jobs that run just then; call it again, or leave it at that.
+** ml_last_error names the jobs that run just then, and where; call it again, or leave it at
+** that.
 ** A deadline of 0 asks and does not wait. ML_BUSY: this thread is the executor's own or runs
 ** a loop, so nothing was waited for; ML_MEMORY. The thread that drives an
 ** executor steps it meanwhile; a guest then closes its handles on the host's libuv loop,

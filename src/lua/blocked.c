@@ -181,7 +181,12 @@ static bool tell_stuck(lml_state *S, mli_watch *w, uint64_t took) {
   uint64_t limit = atomic_load(&w->limit);
   lml_spot spot;
   bool noted = lml_spot_of_step(S, w->seen, &spot);
-  if (noted ? mli_now() < spot.when + limit / 2 : took < PATIENCE * limit) return false;
+  if (!noted && took < PATIENCE * limit) return false;
+  if (noted && !h->again) { /* the line that called may be known at a second look */
+    h->again = true;
+    lml_poke(S, LML_POKE_ASK);
+    return false;
+  }
   if (noted) {
     lml_spot_describe(&spot, who, sizeof who);
     lml_spot_call(&spot, call, sizeof call);
@@ -202,6 +207,7 @@ static bool late(mli_watch *w, mli_late what, uint64_t took) {
   switch (what) {
   case MLI_LATE_STEP:
     atomic_store(&h->told, false);
+    h->again = false;
     atomic_store(&h->since, atomic_load(&w->since));
     atomic_store(&h->beat, w->seen);
     lml_poke(S, LML_POKE_LOOK);

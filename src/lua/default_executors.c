@@ -8,7 +8,7 @@
 #include "worker.h"
 
 #define CLOSE_GRACE (5 * MLI_SECOND)
-#define ANSWER_MS 20 /* for a thread to say where it is, ten times at most */
+#define ANSWER_MS 200 /* for its threads to say where they are, at most */
 
 /* ---- what a state made ---- */
 
@@ -190,40 +190,14 @@ void lml_host_enter(void) {
   mli_lock_release(&defaults.lock);
 }
 
-/* Has its threads say where they are. True: there is no more to be known of any. */
-static bool know_all(mli_executor *ex) {
-  mli_worker *w;
-  lml_spot spot;
-  bool all = true;
-  for (unsigned i = 0; (w = mli_executor_worker(ex, i)); i++) {
-    if (!lml_spot_read(w, &spot) || spot.at[0]) continue;
-    all = !lml_spot_ask(w) && all;
-  }
-  return all;
-}
-
-void lml_executor_running(mli_executor *ex, const char *before, char *text, size_t size) {
-  size_t n = 0;
-  mli_worker *w;
-  text[0] = '\0';
-  for (unsigned i = 0; n < size && (w = mli_executor_worker(ex, i)); i++) {
-    lml_spot spot;
-    char who[256], where[256];
-    if (!lml_spot_read(w, &spot)) continue;
-    lml_spot_describe(&spot, who, sizeof who);
-    lml_spot_where(&spot, where, sizeof where);
-    n += (size_t)snprintf(text + n, size - n, "%s%s %s", before, who,
-                          *where ? where : "runs still");
-  }
-}
-
-/* Says on stderr what keeps an executor from ending, and at which line. */
+/* Says what keeps an executor from ending, and at which line. */
 static void complain(mli_executor *ex) {
   char text[2048];
-  for (int tries = 0; tries < 10 && !know_all(ex); tries++) uv_sleep(ANSWER_MS);
-  lml_executor_running(ex, "\n  ", text, sizeof text);
-  fprintf(stderr, "moonloop: executor '%s' did not stop within %d s of its state's closing:%s\n",
-          ex->name, (int)(CLOSE_GRACE / MLI_SECOND), text);
+  int n = snprintf(text, sizeof text,
+                   "executor '%s' did not stop within %d s of its state's closing:", ex->name,
+                   (int)(CLOSE_GRACE / MLI_SECOND));
+  lml_spot_all(ex, "\n  ", ANSWER_MS, text + n, sizeof text - (size_t)n);
+  lml_log(ex, text);
 }
 
 /* Ends an executor for good, but waits no longer than the grace. */

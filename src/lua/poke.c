@@ -7,6 +7,10 @@
 #include <ucontext.h>
 #include "state.h"
 
+/* So long Lua has executed no instruction, and waits in a system call: no function of its
+** own core does that. */
+#define AT_REST (10 * MLI_MILLISECOND)
+
 /* What a signal interrupted: the instruction, and if that is a system call which one. With
 ** SA_RESTART it is either about to be made (again), or it was broken off with EINTR. */
 typedef struct interrupted {
@@ -15,6 +19,10 @@ typedef struct interrupted {
 } interrupted;
 
 static interrupted what_was(const void *context) {
+#ifdef __SANITIZE_THREAD__
+  (void)context; /* it calls handlers later */
+  return (interrupted){ 0, -1 };
+#else
   const ucontext_t *u = context;
 #if defined(__x86_64__)
   uintptr_t pc = (uintptr_t)u->uc_mcontext.gregs[REG_RIP];
@@ -31,9 +39,11 @@ static interrupted what_was(const void *context) {
   (void)u;
   return (interrupted){ 0, -1 };
 #endif
+#endif
 }
 
-/* Memory is allocated with these: Lua may be in the midst of anything. */
+/* Memory is allocated with these, and what allocates may wait: Lua's stack may be on its way
+** to another place. */
 static bool is_of_allocators(long call) {
   switch (call) {
   case SYS_mmap:
@@ -42,6 +52,7 @@ static bool is_of_allocators(long call) {
   case SYS_mprotect:
   case SYS_madvise:
   case SYS_brk:
+  case SYS_sched_yield:
   case SYS_futex: return true;
   default: return false;
   }
@@ -98,6 +109,7 @@ static void hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lml_state *S = lml_state_of(L);
   disarm(S, L);
+  S->poked.armed = 0;
   if (S != here) return; /* it came too late */
   for (unsigned i = 0; i < LML_POKE_REASONS; i++) {
     unsigned bit = 1u << i;
@@ -121,6 +133,17 @@ lua_State *lml_poke_runs(const lml_state *S) {
   return S->task ? S->L : NULL;
 }
 
+static uintptr_t step_of(const lml_state *S) {
+  return S->loop ? atomic_load_explicit(&S->loop->watch.beat, memory_order_relaxed)
+                 : (uintptr_t)S->task;
+}
+
+/* The hook has waited in this step for long. */
+static bool is_at_rest(const lml_state *S) {
+  const lml_poked *p = &S->poked;
+  return p->armed && p->armed_in == step_of(S) && mli_now() >= p->armed + AT_REST;
+}
+
 static void on_signal(int number, siginfo_t *info, void *context) {
   (void)number, (void)info;
   int error = errno;
@@ -129,12 +152,16 @@ static void on_signal(int number, siginfo_t *info, void *context) {
     atomic_store(&S->poked.sent, false);
     interrupted was = what_was(context);
     atomic_store(&S->poked.place, was.place);
-    S->poked.at_rest = was.call >= 0 && !is_of_allocators(was.call);
+    S->poked.at_rest = was.call >= 0 && !is_of_allocators(was.call) && is_at_rest(S);
     unsigned reasons = atomic_load(&S->poked.reasons);
     for (unsigned i = 0; i < LML_POKE_REASONS; i++)
       if ((reasons & 1u << i) && functions[i].note) functions[i].note(S);
     lua_State *L = reasons ? lml_poke_runs(S) : NULL;
     if (L) arm(S, L);
+    if (L && !(S->poked.armed && S->poked.armed_in == step_of(S))) {
+      S->poked.armed = mli_now();
+      S->poked.armed_in = step_of(S);
+    }
     S->poked.at_rest = false;
   }
   errno = error;

@@ -41,7 +41,9 @@ typedef struct lml_poked {
   atomic_uint reasons;      /* [A] a bit each: not served yet */
   atomic_bool sent;         /* [A] a signal is on its way */
   _Atomic(uintptr_t) place; /* [A] the instruction at which the last signal found the thread */
-  volatile bool at_rest;    /* in a signal's handler: it was in the midst of a system call */
+  volatile uint64_t armed;  /* since when the hook waits for an instruction, ns; 0: it does not */
+  uintptr_t armed_in;       /* in which step or task that is */
+  volatile bool at_rest;    /* in a signal's handler: Lua is, in a call that waits */
   /* The hook of the program that ours took the place of, and in which coroutine. */
   lua_State *kept_in;
   lua_Hook kept;

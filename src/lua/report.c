@@ -27,10 +27,16 @@ static const lml_host *host_of(const lml_state *S) {
 
 void lml_log(const mli_executor *ex, const char *text) {
   const lml_host *host = ex ? lml_host_of(ex) : NULL;
-  if (host && host->on_log)
+  if (host && host->on_log) {
     host->on_log(text, host->user);
-  else
-    fprintf(stderr, "moonloop: %s\n", text);
+    return;
+  }
+  size_t size = strlen(text) + 16;
+  char *line = malloc(size);
+  if (!line) return;
+  int n = snprintf(line, size, "moonloop: %s\n", text);
+  if (n > 0) atomic_load (&lml_report_write)(line, (size_t)n);
+  free(line);
 }
 
 /* To the host, or one clear block, in one write so that threads do not mix. */

@@ -4,6 +4,8 @@
 #include <string.h>
 #include "state.h"
 
+#define ANSWER_MS 5
+
 /* ---- noting, on the thread itself ---- */
 
 static void copy_text(char *to, size_t size, const char *from) {
@@ -180,5 +182,33 @@ void lml_spot_where(const lml_spot *spot, char *text, size_t size) {
     snprintf(text, size, "is inside one C call%s%s", *call ? ": " : "", call);
   } else if (spot->at[0]) {
     snprintf(text, size, "runs at %s", spot->at);
+  }
+}
+
+/* Has them all say where they are. True: there is no more to be known. */
+static bool know_all(mli_executor *ex) {
+  mli_worker *w;
+  lml_spot spot;
+  bool all = true;
+  for (unsigned i = 0; (w = mli_executor_worker(ex, i)); i++)
+    if (lml_spot_read(w, &spot) && !spot.at[0]) all = !lml_spot_ask(w) && all;
+  return all;
+}
+
+void lml_spot_all(mli_executor *ex, const char *separator, unsigned wait_ms, char *text,
+                  size_t size) {
+  mli_worker *w;
+  for (uint64_t until = mli_now() + wait_ms * MLI_MILLISECOND; !know_all(ex) && mli_now() < until;)
+    uv_sleep(ANSWER_MS);
+  text[0] = '\0';
+  size_t n = 0;
+  for (unsigned i = 0; n < size && (w = mli_executor_worker(ex, i)); i++) {
+    lml_spot spot;
+    char who[MLI_NAME_MAX + LUA_IDSIZE + 64], where[LML_SPOT_CALL + 64];
+    if (!lml_spot_read(w, &spot)) continue;
+    lml_spot_describe(&spot, who, sizeof who);
+    lml_spot_where(&spot, where, sizeof where);
+    n += (size_t)snprintf(text + n, size - n, "%s%s %s", separator, who,
+                          *where ? where : "runs still");
   }
 }

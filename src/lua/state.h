@@ -241,6 +241,7 @@ typedef struct lml_held {
   atomic_bool told;        /* [A] that it is inside a C call was said */
   _Atomic(uint64_t) since; /* [A] ns */
   const lml_host *host;    /* [I] between enter and leave: who is told; NULL: nobody else */
+  bool again;              /* the watching thread's: it was poked again */
 } lml_held;
 
 /* What jobs there are, asked of a loop that is held up. */

@@ -78,9 +78,6 @@ mli_executor *lml_executor_make(lua_State *L, const char *name, const lml_making
 mli_executor *lml_executor_start(lua_State *L, mli_executor_options *options);
 /* Remembers that this state made it. */
 void lml_executor_own(lua_State *L, lml_state *S, mli_executor *ex);
-/* What runs on its threads, and where as far as they were asked; before each of them
-** `before`. Thread: any. */
-void lml_executor_running(mli_executor *ex, const char *before, char *text, size_t size);
 /* Forgets those that have ended. */
 void lml_executors_disown(lml_state *S);
 unsigned lml_default_workers(void);
