@@ -29,7 +29,7 @@ end
 -- make(options): an executor that does one job at a time per worker or loop.
 -- alone: the options with which it has one worker or loop.
 -- parks: jobs that wait leave their thread to others.
--- hold: as above.
+-- hold: as above. processes: its workers are child processes.
 suite.kinds = {
   { name = "an AsyncExecutor", make = ml.AsyncExecutor, alone = {}, parks = true, hold = hold },
   { name = "an AsyncExecutor of two loops", parks = true, hold = hold, alone = { loops = 1 },
@@ -40,7 +40,7 @@ suite.kinds = {
     end },
   { name = "a ThreadExecutor", make = ml.ThreadExecutor, alone = { workers = 1 }, hold = hold },
   { name = "a ProcessExecutor", make = ml.ProcessExecutor, alone = { workers = 1 },
-    hold = hold_far },
+    hold = hold_far, processes = true },
 }
 
 local function with(options, more)
@@ -73,7 +73,14 @@ function suite.run(kind, env)
     before_each(function() executors = {} end)
 
     after_each(function()
-      for _, executor in ipairs(executors) do h.close(executor) end
+      for _, executor in ipairs(executors) do
+        h.close(executor)
+        local stats = executor:stats()
+        assert.same({ 0, 0, 0 }, { stats.running, stats.queued, stats.parked })
+        assert.same({}, executor:jobs())
+      end
+      executors = {}
+      if kind.processes then assert.same({}, marker.children()) end
     end)
 
     describe("submit", function()

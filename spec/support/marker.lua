@@ -57,6 +57,23 @@ function marker.kill_self(signal)
   ml.sleep(15)
 end
 
+-- The pids of the workers of ProcessExecutors that this process has started.
+function marker.children()
+  local pipe <close> = assert(io.popen "pgrep -P $PPID -f '[-]-worker'")
+  local pids = {}
+  for line in pipe:lines() do pids[#pids + 1] = tonumber(line) end
+  return pids
+end
+
+-- Is the process there, and no zombie?
+function marker.alive(pid)
+  local file = io.open(("/proc/%s/stat"):format(pid))
+  if not file then return false end
+  local state = file:read("a"):match "%) (%a)"
+  file:close()
+  return state ~= "Z"
+end
+
 -- Sets `started` with the pid, then waits for `release`.
 function marker.hold(started, release)
   started:set(tostring(marker.pid()))
