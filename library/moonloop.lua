@@ -486,7 +486,7 @@ function Executor:jobs() end
 ---@field name string
 ---@field state string "queued", "running" or "parked"
 ---@field waits_for? string "sleep", "future", "http" ...
----@field since? number seconds for which it does
+---@field since? number the time, of `moonloop.now()`, since which it does
 ---@field parent? string the job that spawned it
 ---@field submitted_at? string "file.lua:12"
 ---@field traceback? string

@@ -106,8 +106,8 @@ function http.request(url, options) end
 ---@field on_debug? fun(kind: string, text: string) "request", "response", "sent", "received" or "info"
 
 ---@class moonloop.http.Auth
----@field [1]? string user
----@field [2]? string password
+---@field [1] string? user
+---@field [2] string? password
 ---@field type? "basic"|"digest" default "basic"
 ---@field bearer? string a token
 ---@field netrc? boolean|string looked up there; true: in ~/.netrc

@@ -28,6 +28,28 @@ function Gate:pass(timeout) end
 ---@return boolean
 function Gate:is_open() end
 
+---Stops the time that programs see, in the whole process. When all wait, it jumps to the next of
+---their deadlines.
+---@param options? { autojump: boolean? } false: it moves by `advance` alone
+---@return moonloop.testing.Clock
+function testing.clock(options) end
+
+---`<close>`. See [testing](testing.md#a-clock).
+---@class moonloop.testing.Clock
+local Clock = {}
+
+---The time by this clock.
+---@return number seconds since it was made
+function Clock:now() end
+
+---Lets time pass, deadline by deadline, and waits until all that is due by then has run.
+---@async
+---@param seconds number `0` waits until everything rests
+function Clock:advance(seconds) end
+
+---Real time goes on.
+function Clock:close() end
+
 ---Starts an HTTP/1.1 server on a free port of 127.0.0.1.
 ---@async
 ---@param routes table<string,string|table|function> "METHOD /path" or "/path" → the answer
