@@ -98,7 +98,7 @@ static void expect(ml_future *f, ml_status status) {
   ml_future_release(f);
 }
 
-static int first_threads; /* as the program began: a sanitizer has one of its own */
+static int first_threads; /* the program's own, and a sanitizer's */
 
 /* Threads besides. */
 static int count_threads(void) {
@@ -569,6 +569,64 @@ static void test_released(void) {
 static void test_released(void) {}
 #endif
 
+/* ---- an allocator that fails: once, or from then on ---- */
+
+static struct {
+  atomic_long left; /* how often it gives memory */
+  atomic_bool for_good;
+  atomic_llong used;
+} memory;
+
+static void *failing_alloc(void *user, void *block, size_t old_size, size_t size) {
+  (void)user;
+  if (size > old_size || (size > 0 && !block)) {
+    long left = atomic_fetch_sub(&memory.left, 1);
+    if (left == 0 || (left < 0 && atomic_load(&memory.for_good))) return NULL;
+  }
+  void *p = size > 0 ? realloc(block, size) : NULL;
+  if (size == 0) free(block);
+  if (p || size == 0)
+    atomic_fetch_add(&memory.used, (long long)size - (long long)(block ? old_size : 0));
+  return p;
+}
+
+static void be_silent(const char *text, void *user) { (void)text, (void)user; }
+
+/* It is an error of the state or of a job, or nothing at all; the executor ends as always. */
+static void run_with(long left, bool for_good) {
+  static const char script[] =
+    "local ml, t = require 'moonloop', {}\n"
+    "for i = 1, 20 do t[i] = ml.spawn(function() ml.sleep(0) return { i } end) end\n"
+    "ml.gather(t)\n"
+    "return ('x'):rep(100)";
+  atomic_store(&memory.left, left);
+  atomic_store(&memory.for_good, for_good);
+  ml_executor_options o = ML_EXECUTOR_OPTIONS;
+  o.alloc = failing_alloc;
+  o.on_log = be_silent;
+  ml_executor *ex = NULL;
+  if (!CHECK_EQ(ml_executor_new(&ex, &o), ML_OK)) return;
+  lua_State *L = luaL_newstate();
+  luaL_openlibs(L);
+  for (int i = 0; i < 2; i++) {
+    ml_future *f = NULL;
+    CHECK(luaL_loadstring(L, script) == LUA_OK);
+    CHECK_EQ(ml_submit(ex, L, 0, NULL, &f), ML_OK);
+    ml_status status = ml_future_wait(f, PATIENCE);
+    CHECK(status == ML_OK || status == ML_MEMORY || status == ML_FAILED);
+    if (status == ML_FAILED) CHECK(says(ml_future_error(f), "memory"));
+    ml_future_release(f);
+  }
+  lua_close(L);
+  end(ex);
+  CHECK_EQ(atomic_load(&memory.used), 0);
+}
+
+static void test_failing_allocator(void) {
+  for (long left = 0; left < 4000; left += CHECK_ROUNDS(1000) == 1000 ? 29 : 197)
+    for (int for_good = 0; for_good < 2; for_good++) run_with(left, for_good);
+}
+
 /* ---- many: no thread, descriptor or byte is left ---- */
 
 static void say_nothing(const ml_blocked *b, void *user) { (void)b, (void)user; }
@@ -613,6 +671,9 @@ static void test_many(void) {
 int main(void) {
   sem_init(&gate, 0, 0);
   first_threads = count_threads();
+#ifdef __SANITIZE_THREAD__
+  first_threads++; /* it starts one beside our first */
+#endif
   test_blocked();
   test_blocked_waits();
   test_unwatched();
@@ -625,6 +686,7 @@ int main(void) {
   test_cancelled_call();
   test_closed();
   test_released();
+  test_failing_allocator();
   test_many();
   return check_report();
 }
