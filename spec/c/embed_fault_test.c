@@ -1,6 +1,7 @@
 /* Tests of moonloop.h with bad plugins and bad hosts: what holds a loop up, what never ends,
 ** what is freed, closed or on another thread, callbacks that call back in. */
 #include <lauxlib.h>
+#include <limits.h>
 #include <lua.h>
 #include <lualib.h>
 #include <malloc.h>
@@ -622,9 +623,34 @@ static void run_with(long left, bool for_good) {
   CHECK_EQ(atomic_load(&memory.used), 0);
 }
 
+/* A state of the host's is opened, or it is not: it can be closed, and others are as ever. */
+static void open_with(ml_executor *ex, long left, bool for_good) {
+  atomic_store(&memory.left, LONG_MAX);
+  lua_State *L = lua_newstate(failing_alloc, NULL);
+  luaL_openlibs(L);
+  atomic_store(&memory.for_good, for_good);
+  atomic_store(&memory.left, left);
+  ml_status status = ml_open(L, left % 2 ? ex : NULL);
+  atomic_store(&memory.left, LONG_MAX);
+  CHECK(status == ML_OK || status == ML_MEMORY);
+  CHECK_EQ(lua_gettop(L), status == ML_OK);
+  static const char script[] =
+    "assert(require 'moonloop'.run_async_job(type, 1):result(20) == 'number')";
+  if (status == ML_OK && !CHECK(luaL_dostring(L, script) == LUA_OK))
+    printf("  %s\n", lua_tostring(L, -1));
+  lua_close(L);
+  CHECK_EQ(atomic_load(&memory.used), 0);
+}
+
 static void test_failing_allocator(void) {
-  for (long left = 0; left < 4000; left += CHECK_ROUNDS(1000) == 1000 ? 29 : 197)
-    for (int for_good = 0; for_good < 2; for_good++) run_with(left, for_good);
+  long step = CHECK_ROUNDS(1000) == 1000 ? 29 : 197;
+  ml_executor_options o = ML_EXECUTOR_OPTIONS;
+  ml_executor *ex = make(&o);
+  for (int for_good = 0; for_good < 2; for_good++) {
+    for (long left = 0; left < 4000; left += step) run_with(left, for_good);
+    for (long left = 0; left < 2500; left += step) open_with(ex, left, for_good);
+  }
+  end(ex);
 }
 
 /* ---- many: no thread, descriptor or byte is left ---- */

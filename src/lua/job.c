@@ -856,17 +856,20 @@ static void run(lua_State *L, lml_state *S, lml_job *job) {
   } else if (mli_unlikely(status != LUA_OK)) {
     /* Raised by the base itself: what comes in or goes out cannot cross. */
     job->failed = true;
+    bool lost = !job->task; /* only for lack of memory: its handle is out of reach */
+    if (lost) {             /* settled while the stack still holds it */
+      job->fut->job = NULL;
+      mli_count(&S->count->running, -1);
+      mli_count(&S->count->failed, 1);
+      mli_future_fail(lml_future_core(job->fut), ML_MEMORY);
+    }
     lua_xmove(job->co, L, 1);
     lua_resetthread(job->co);
     lua_settop(job->co, 0);
     lua_pushnil(job->co);
     lua_pushnil(job->co);
     lua_xmove(L, job->co, 1);
-    if (!job->task) { /* only for lack of memory: its handle is out of reach */
-      job->fut->job = NULL;
-      mli_count(&S->count->running, -1);
-      mli_count(&S->count->failed, 1);
-      mli_future_fail(lml_future_core(job->fut), ML_MEMORY);
+    if (lost) {
       coroutine_put(S, job->co, job->slot);
       job_free(job);
       S->starved = true;

@@ -121,6 +121,11 @@ lml_state *lml_state_open(lua_State *L) {
   S->count = &S->counts;
   S->task_error = S->joined_error = LUA_NOREF;
   S->context = LUA_NOREF;
+  S->closed = true; /* until it is open: what follows may raise for lack of memory */
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, state_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   S->L = lua_tothread(L, -1);
   lua_pop(L, 1);
@@ -129,10 +134,6 @@ lml_state *lml_state_open(lua_State *L) {
   lml_inbox_own(S->inbox, S);
   S->callbacks = lua_newthread(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &callbacks_key);
-  lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, state_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, -2);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   lml_state_renew_sentinel(L);
   S->yieldable[0] = base_function(L, "pcall");
@@ -145,6 +146,7 @@ lml_state *lml_state_open(lua_State *L) {
     S->worker = mli_worker_self();
   else
     lml_host_enter();
+  S->closed = false;
   lml_poke_choose();
   if (!lml_thread_state) lml_thread_state = S;
   return S;
