@@ -99,7 +99,7 @@ static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
   *busy = true;
   uint64_t took = now - atomic_load_explicit(&w->since, memory_order_relaxed);
   if (limit && w->told == MLI_TOLD_NOTHING) count(w, now);
-  if (limit && w->told == MLI_TOLD_NOTHING && w->counted >= limit) {
+  if (limit && w->told == MLI_TOLD_NOTHING && (w->counted >= limit || took >= 2 * limit)) {
     w->told = MLI_TOLD_STEP;
     w->told_at = now;
     atomic_fetch_add_explicit(&w->incidents, 1, memory_order_relaxed);

@@ -9,7 +9,8 @@
 **
 ** W1  A loop pays a store for each step, and for each turn a store and a load.
 ** W2  While all loops sleep the thread sleeps too, without a timer.
-** W3  What a loop's thread waited for a core does not count against its limit.
+** W3  What a loop's thread waited for a core does not count against its limit, up to as
+**     much again.
 ** W4  `late` runs on the watching thread, with no lock held; the loop is not removed
 **     while it runs.
 */
