@@ -292,10 +292,10 @@ describe("on_blocked", function()
     local err, code = h.run_script([[
       local ml = require "moonloop"
       local function spin()
-        local enough = os.clock() + 0.3 -- of CPU time: what it waits for a core does not count
+        local enough = os.clock() + 0.2 -- of CPU time: what it waits for a core does not count
         while os.clock() < enough do ml.now() end
       end
-      ml.run_async_job(ml.job{ spin, name = "spinner" }):result(10)
+      ml.run_async_job(ml.job{ spin, name = "spinner" }):result(25)
     ]], { env = { MOONLOOP_BLOCKED_MS = "30" } })
     assert.equal(0, code)
     assert.matches("^moonloop: job 'spinner', submitted at .-:6, holds its loop for %d+ ms:\n" ..
@@ -307,7 +307,7 @@ describe("on_blocked", function()
     local err = h.run_script([[
       local ml = require "moonloop"
       ml.run(function()
-        local enough = os.clock() + 0.3 -- of CPU time: what it waits for a core does not count
+        local enough = os.clock() + 0.2 -- of CPU time: what it waits for a core does not count
         while os.clock() < enough do ml.now() end
       end)
     ]], { env = { MOONLOOP_BLOCKED_MS = "30" } })
@@ -318,9 +318,9 @@ describe("on_blocked", function()
     local out, code = h.run_script([[
       local ml = require "moonloop"
       ml.run_async_job(function()
-        local enough = os.clock() + 0.3 -- of CPU time: what it waits for a core does not count
+        local enough = os.clock() + 0.2 -- of CPU time: what it waits for a core does not count
         while os.clock() < enough do ml.now() end
-      end):result(10)
+      end):result(25)
       print((io.popen("cat /proc/$PPID/task/*/comm"):read "a":find("ml-watch", 1, true)))
     ]], { env = { MOONLOOP_BLOCKED_MS = "0" } })
     assert.same({ "nil\n", 0 }, { out, code })

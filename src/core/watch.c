@@ -64,7 +64,7 @@ static bool is_runnable(long thread) {
 static void count_from(mli_watch *w, uint64_t now) {
   atomic_store_explicit(&w->since, now, memory_order_relaxed);
   w->sliced_at = w->looked_at = now;
-  w->counted = 0;
+  w->counted = w->told_at = 0;
   w->cpu = w->has_clock ? mli_clock(w->clock) : 0;
 }
 
@@ -98,15 +98,15 @@ static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
   if (beat % 2 == 0) return none;
   *busy = true;
   uint64_t took = now - atomic_load_explicit(&w->since, memory_order_relaxed);
-  if (limit && w->told == MLI_TOLD_NOTHING) count(w, now);
+  if (limit && w->told != MLI_TOLD_STUCK) count(w, now);
   if (limit && w->told == MLI_TOLD_NOTHING && (w->counted >= limit || took >= 2 * limit)) {
     w->told = MLI_TOLD_STEP;
-    w->told_at = now;
+    w->told_at = w->counted;
     atomic_fetch_add_explicit(&w->incidents, 1, memory_order_relaxed);
     return (finding){ true, MLI_LATE_STEP, took };
   }
-  if (limit && w->told == MLI_TOLD_STEP && now - w->told_at >= limit / 2) {
-    w->told_at = now;
+  if (limit && w->told == MLI_TOLD_STEP && w->counted - w->told_at >= limit / 2) {
+    w->told_at = w->counted;
     return (finding){ true, MLI_LATE_STUCK, took };
   }
   if (slice && now - w->sliced_at >= slice) {

@@ -45,9 +45,10 @@ struct mli_watch {
   clockid_t clock;
   bool has_clock;
   unsigned seen;
-  uint64_t sliced_at, told_at;
+  uint64_t sliced_at;
   uint64_t looked_at, cpu; /* the last look, and that clock then */
   uint64_t counted;        /* what the step took until then */
+  uint64_t told_at;        /* and as it was told of */
   enum { MLI_TOLD_NOTHING, MLI_TOLD_STEP, MLI_TOLD_STUCK } told;
 };
 

@@ -181,7 +181,7 @@ static bool tell_stuck(lml_state *S, mli_watch *w, uint64_t took) {
   uint64_t limit = atomic_load(&w->limit);
   lml_spot spot;
   bool noted = lml_spot_of_step(S, w->seen, &spot);
-  if (!noted && took < PATIENCE * limit) return false;
+  if (!noted && w->counted < PATIENCE * limit) return false;
   if (noted && !h->again) { /* the line that called may be known at a second look */
     h->again = true;
     lml_poke(S, LML_POKE_ASK);
