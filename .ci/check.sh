@@ -134,6 +134,24 @@ sanitized() {
   return $result
 }
 
+# With nothing that only Linux has: a part of the specs, for each thing that is otherwise.
+portable() {
+  dir=$build/check/portable
+  build_in "$dir" -DMOONLOOP_PORTABLE=ON -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS=-Werror
+  calls='eventfd|epoll_.*|timerfd_.*|memfd_create|prctl|syscall|accept4|pipe2|sched_.*affinity|mem(pcpy|rchr)'
+  found=$(nm -D --undefined-only "$dir/moonloop" | sed 's/@.*//' | awk '{ print $2 }' |
+    grep -xE "$calls" | tr '\n' ' ')
+  [ -z "$found" ] || fail "only Linux has $found"
+  ! grep -rnE '\b(SOCK_(CLOEXEC|NONBLOCK)|MFD_|EFD_|EPOLL)' src --include=*.[ch] |
+    grep -vE '_(linux|epoll|fd)\.c:' || fail "only Linux has these"
+  use_build "$dir"
+  [ -n "$files" ] || files="spec/c/alarm_test.c spec/c/link_test.c spec/c/loop_test.c spec/c/park_test.c
+    spec/c/stream_test.c spec/job_spec.lua spec/executor_spec.lua spec/tcp_spec.lua spec/http_spec.lua
+    spec/process_executor_spec.lua spec/thread_executor_spec.lua spec/repl_spec.lua spec/interrupt_spec.lua"
+  # shellcheck disable=SC2086 # a list of words
+  run_tests "$dir" $files
+}
+
 mkdir -p "$build/check"
 steps='' files=''
 for argument in "$@"; do
@@ -156,6 +174,10 @@ begin() {
   step "$@" &
   running="$running $!"
 }
+if wanted portable; then
+  step portable portable &
+  running="$running $!"
+fi
 begin gc-stress sanitized gc -DMOONLOOP_GC_STRESS=ON -DCMAKE_C_FLAGS=-Werror
 begin asan sanitized asan -DMOONLOOP_SANITIZE=address,undefined
 begin tsan sanitized tsan -DMOONLOOP_SANITIZE=thread

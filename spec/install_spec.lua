@@ -226,6 +226,13 @@ describe("the program's options", function()
     assert.matches("moonloop " .. version, page, 1, true)
   end)
 
+  it("and the environment's variables that it heeds, all of them", function()
+    local page = process.read_file "docs/moonloop.1"
+    local source = capture "grep -rhoE 'getenv ?\\(\"(MOONLOOP|LUA)_[A-Z_]+' src lua"
+    assert.matches("MOONLOOP_HISTORY", source)
+    for name in source:gmatch '"([%u_]+)' do assert.matches(name, page, 1, true) end
+  end)
+
   it("are completed by bash", function()
     local words = {}
     for _, option in ipairs(options) do words[option[1]] = true end

@@ -118,6 +118,7 @@ static void test_token_at_the_deadline(void) {
   CHECK_EQ(got, (uintptr_t)given);
 }
 
+#ifndef MLI_PORTABLE
 static void on_signal(int number) { (void)number; }
 
 static atomic_int interrupted; /* how many parks have ended so */
@@ -147,6 +148,7 @@ static void test_signals(int flags) {
   CHECK_EQ(atomic_load(&interrupted), 2);
   sigaction(SIGUSR1, &before, NULL);
 }
+#endif
 
 int main(void) {
   test_lock();
@@ -154,7 +156,9 @@ int main(void) {
   test_deadlines();
   test_ping_pong();
   test_token_at_the_deadline();
+#ifndef MLI_PORTABLE /* that one does not notice */
   test_signals(0);
   test_signals(SA_RESTART);
+#endif
   return check_report();
 }

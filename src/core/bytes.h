@@ -9,6 +9,13 @@
 #include <string.h>
 #include "base.h"
 
+/* The last `c` of `n` bytes, or NULL. */
+static inline const char *mli_last_byte(const char *p, char c, size_t n) {
+  while (n > 0)
+    if (p[--n] == c) return p + n;
+  return NULL;
+}
+
 typedef struct mli_bytes {
   unsigned char *data; /* owned */
   size_t size, room;

@@ -5,14 +5,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "system.h"
 
 #define ABOVE 10 /* where descriptors lie that are to become 0 to 3 of the child */
-
-extern char **environ;
 
 /* Moves a descriptor out of the way of those that the child gets. */
 static int lift(int *fd) {
@@ -33,11 +30,11 @@ enum { OUR_SOCKET, OUR_OUT, OUR_ERR, ITS_SOCKET, ITS_OUT, ITS_ERR, DESCRIPTORS }
 
 static int open_pipes(int *fds, bool capture) {
   int pair[2], err;
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return errno;
+  if (mli_socket_pair(pair) != 0) return errno;
   fds[OUR_SOCKET] = pair[0];
   fds[ITS_SOCKET] = pair[1];
   for (int i = 0; capture && i < 2; i++) {
-    if (pipe2(pair, O_CLOEXEC) != 0) return errno;
+    if (mli_pipe(pair) != 0) return errno;
     fds[OUR_OUT + i] = pair[0];
     fds[ITS_OUT + i] = pair[1];
   }
@@ -83,7 +80,8 @@ static int spawn(pid_t *pid, const char *program, char *const *argv, const int *
   if (!err) {
     err = add_actions(&actions, fds, output);
     if (!err) err = set_attributes(&attributes);
-    if (!err) err = posix_spawn(pid, program, &actions, &attributes, argv, environ);
+    if (!err)
+      err = posix_spawn(pid, program, &actions, &attributes, argv, mli_process_environment());
     posix_spawnattr_destroy(&attributes);
   }
   posix_spawn_file_actions_destroy(&actions);
@@ -103,7 +101,7 @@ int mli_child_start(mli_child_pipes *out, const char *program, char *const *argv
   out->socket = fds[OUR_SOCKET];
   out->output[0] = fds[OUR_OUT];
   out->output[1] = fds[OUR_ERR];
-  out->ended = (int)syscall(SYS_pidfd_open, out->pid, 0); /* close-on-exec by itself */
+  out->ended = mli_process_fd(out->pid);
   if (out->ended < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
     mli_child_end end;
     err = errno;

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "system.h"
 
 typedef struct dial {
   mli_op op;
@@ -67,7 +68,7 @@ static int prepare(int fd, const dial *d) {
 }
 
 static int open_socket(const dial *d, const struct addrinfo *at, int *err) {
-  int fd = socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  int fd = mli_socket_new(at->ai_family, SOCK_STREAM, 0, false);
   *err = fd < 0 ? -errno : prepare(fd, d);
   if (fd >= 0 && *err) {
     close(fd);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "pool.h"
+#include "system.h"
 
 static _Thread_local mli_worker *self;
 
@@ -193,7 +194,7 @@ void mli_worker_begin(mli_worker *w) {
     snprintf(name, sizeof name, "%.10s-%u", w->executor->name, w->index + 1);
   else
     snprintf(name, sizeof name, "%.15s", w->executor->name);
-  pthread_setname_np(pthread_self(), name); /* for people only: may fail */
+  mli_thread_name(name);
 }
 
 static void *loop_main(void *arg) {

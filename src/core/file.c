@@ -9,6 +9,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "system.h"
 
 #define VERSION_MARK 1 /* nanoseconds: see F4 */
 

@@ -2,11 +2,10 @@
 #include "link.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "system.h"
 
 #define MAGIC 0x6d6c3031u
 #define LONG_PACKET ((size_t)48 << 10)  /* from here on by region */
@@ -14,7 +13,6 @@
 #define REGION_STEP ((size_t)1 << 20)   /* sizes of regions */
 #define REGION_KEPT ((size_t)64 << 20)  /* larger ones are let go of after one packet */
 #define KEPT_BUFFER ((size_t)256 << 10) /* likewise buffers */
-#define SEALS (F_SEAL_SHRINK | F_SEAL_SEAL)
 
 enum { IN_REGION = 1, NEW_REGION = 2 }; /* flags */
 
@@ -54,15 +52,13 @@ static bool make_region(mli_link *link, size_t size) {
   if (link->ours.size >= size) return true;
   region_drop(&link->ours);
   mli_region r = { .size = (size + REGION_STEP - 1) / REGION_STEP * REGION_STEP };
-  r.fd = memfd_create("moonloop", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  r.fd = mli_sealed_memory(r.size);
   if (r.fd < 0) return false;
-  if (ftruncate(r.fd, (off_t)r.size) == 0 && fcntl(r.fd, F_ADD_SEALS, SEALS) == 0) {
-    r.base = mmap(NULL, r.size, PROT_READ | PROT_WRITE, MAP_SHARED, r.fd, 0);
-    if (r.base != MAP_FAILED) {
-      link->ours = r;
-      link->fd_out = r.fd;
-      return true;
-    }
+  r.base = mmap(NULL, r.size, PROT_READ | PROT_WRITE, MAP_SHARED, r.fd, 0);
+  if (r.base != MAP_FAILED) {
+    link->ours = r;
+    link->fd_out = r.fd;
+    return true;
   }
   close(r.fd);
   return false;
@@ -161,7 +157,7 @@ static ml_status receive_some(mli_link *link, size_t wanted) {
   } control;
   mli_bytes *in = &link->in;
   if (wanted < READ_AHEAD) wanted = READ_AHEAD;
-  if (!mli_bytes_expect(in, wanted)) return ML_CLOSED;
+  if (!mli_bytes_expect(in, wanted)) return ML_MEMORY;
   struct iovec part = { in->data + in->size, wanted };
   struct msghdr m = { .msg_iov = &part,
                       .msg_iovlen = 1,
@@ -183,13 +179,12 @@ static ml_status receive_some(mli_link *link, size_t wanted) {
 
 /* Maps the region that came. ML_CLOSED: it is not what it must be. */
 static ml_status map_region(mli_link *link, size_t needed) {
-  int fd = link->fd_in, seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
+  int fd = link->fd_in;
   struct stat s;
   ml_status status = ML_CLOSED;
   region_drop(&link->theirs);
   link->fd_in = -1;
-  if (seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(fd, &s) == 0 &&
-      (uint64_t)s.st_size >= needed) {
+  if (fd >= 0 && mli_is_sealed(fd) && fstat(fd, &s) == 0 && (uint64_t)s.st_size >= needed) {
     void *base = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_SHARED, fd, 0);
     status = base == MAP_FAILED ? ML_MEMORY : ML_OK;
     if (status == ML_OK) link->theirs = (mli_region){ -1, base, (size_t)s.st_size };
@@ -212,9 +207,25 @@ static void forget_last(mli_link *link) {
   link->taken = 0;
 }
 
+/* What comes of a packet that nobody gets. */
+static ml_status skip_some(mli_link *link) {
+  ml_status status = receive_some(link, 0);
+  if (status != ML_OK) return status == ML_MEMORY ? ML_CLOSED : status;
+  mli_bytes *in = &link->in;
+  size_t n = in->size < link->skip ? in->size : link->skip;
+  in->size -= n;
+  memmove(in->data, in->data + n, in->size);
+  link->skip -= n;
+  return ML_OK;
+}
+
 ml_status mli_link_receive(mli_link *link, mli_packet *out) {
   header h;
   forget_last(link);
+  while (link->skip > 0) {
+    ml_status status = skip_some(link);
+    if (status != ML_OK) return status;
+  }
   for (;;) {
     size_t wanted = sizeof h;
     if (link->in.size >= sizeof h) {
@@ -226,7 +237,13 @@ ml_status mli_link_receive(mli_link *link, mli_packet *out) {
     /* Memory for a long one is asked for as it comes, not as its header promises. */
     size_t missing = wanted - link->in.size;
     ml_status status = receive_some(link, missing < link->in.size ? missing : link->in.size);
-    if (status != ML_OK) return status;
+    if (status == ML_MEMORY && link->in.size >= sizeof h) {
+      *out = (mli_packet){ .type = h.type, .id = h.id };
+      link->skip = missing;
+      mli_bytes_free(&link->in);
+      return ML_MEMORY;
+    }
+    if (status != ML_OK) return status == ML_MEMORY ? ML_CLOSED : status;
   }
   *out = (mli_packet){ .type = h.type, .id = h.id, .size = (size_t)h.size };
   if (link->ours.size > REGION_KEPT && link->fd_out < 0) region_drop(&link->ours); /* K1 */

@@ -34,6 +34,7 @@ typedef struct mli_link {
   int fd;        /* owned; blocking or not */
   mli_bytes in;  /* received; `taken` of it is used up */
   size_t taken;  /* bytes of the packet that was given out last */
+  size_t skip;   /* bytes still to come of a packet that there was no memory for */
   mli_bytes out; /* what the socket did not take yet; `sent` of it is gone */
   size_t sent;
   int fd_out, fd_in;       /* a region's, still to be sent; that came; -1: none */

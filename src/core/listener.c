@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "system.h"
 
 #define listener_of(s) mli_container(s, mli_listener, socket)
 
@@ -54,7 +55,7 @@ static int accept_one(mli_listener *l) {
   struct sockaddr_storage peer;
   socklen_t size = sizeof peer;
   int fd, err;
-  do fd = accept4(l->socket.fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  do fd = mli_socket_accept(l->socket.fd, (struct sockaddr *)&peer, &size);
   while (fd < 0 && (errno == EINTR || errno == ECONNABORTED || errno == EPROTO));
   if (fd < 0) return -errno;
   mli_stream *s = mli_stream_new(l->socket.loop, fd, &err);

@@ -3,10 +3,8 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 /* How much one turn does before it looks at I/O and timers again. */
@@ -65,7 +63,7 @@ static void check_zero(int err) {
 /* Only uv_poll_init can fail, and only for a descriptor that is none. */
 static void open_handles(mli_loop *loop) {
   uv_loop_t *uv = &loop->uv;
-  check_zero(uv_poll_init(uv, &loop->wake, loop->wake_fd));
+  check_zero(uv_poll_init(uv, &loop->wake, loop->bell.fd));
   check_zero(uv_prepare_init(uv, &loop->prepare));
   check_zero(uv_check_init(uv, &loop->check));
   check_zero(uv_idle_init(uv, &loop->idle));
@@ -91,7 +89,7 @@ static void loop_destroy(mli_object *object) {
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     uv_loop_close(&loop->uv);
   }
-  close(loop->wake_fd);
+  mli_bell_close(&loop->bell);
   free(loop);
 }
 
@@ -100,8 +98,7 @@ const mli_type mli_loop_type = { "loop", loop_destroy, NULL };
 ml_status mli_loop_new(mli_loop **out, const mli_loop_hooks *hooks, void *user) {
   mli_loop *loop = calloc(1, sizeof *loop);
   if (!loop) return ML_MEMORY;
-  loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (loop->wake_fd < 0) {
+  if (mli_bell_open(&loop->bell) != 0) {
     free(loop);
     return ML_SYSTEM;
   }
@@ -118,8 +115,7 @@ ml_status mli_loop_new(mli_loop **out, const mli_loop_hooks *hooks, void *user) 
     return ML_SYSTEM;
   }
   loop->uv.data = loop;
-  cpu_set_t allowed;
-  loop->alone = sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) == 1;
+  loop->alone = mli_processor_is_alone();
   open_handles(loop);
   if (mli_clock_join(loop) != ML_OK) {
     mli_release(loop);
@@ -129,12 +125,7 @@ ml_status mli_loop_new(mli_loop **out, const mli_loop_hooks *hooks, void *user) 
   return ML_OK;
 }
 
-void mli_loop_wake(mli_loop *loop) {
-  static const uint64_t one = 1;
-  ssize_t r;
-  do r = write(loop->wake_fd, &one, sizeof one);
-  while (r < 0 && errno == EINTR);
-}
+void mli_loop_wake(mli_loop *loop) { mli_bell_ring(&loop->bell); }
 
 bool mli_loop_post(mli_loop *loop, mli_node *node) {
   mli_object_retain(&loop->object); /* the node may end the loop before we wake it */
@@ -247,9 +238,7 @@ static void on_wake(uv_poll_t *poll, int status, int events) {
   mli_loop *loop = poll->data;
   (void)status, (void)events;
   mli_loop_stir(loop);
-  uint64_t count;
-  ssize_t r = read(loop->wake_fd, &count, sizeof count);
-  (void)r; /* EAGAIN: another turn read it */
+  mli_bell_hush(&loop->bell);
 }
 
 void mli_loop_stop(mli_loop *loop) {

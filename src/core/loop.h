@@ -22,6 +22,7 @@
 #include "clock.h"
 #include "mailbox.h"
 #include "object.h"
+#include "system.h"
 #include "timer.h"
 #include "watch.h"
 
@@ -48,7 +49,7 @@ struct mli_loop {
   const mli_loop_hooks *hooks; /* [I] */
   void *user;                  /* [I] of the layer above */
   mli_mailbox mailbox;         /* any thread pushes */
-  int wake_fd;                 /* [I] any thread writes */
+  mli_bell bell;               /* any thread rings */
   mli_watch watch;             /* of the layer above, which lists it */
   /* [L] from here on: the loop's thread only */
   uv_loop_t uv;

@@ -1,32 +1,16 @@
-/* park.c: locks and parkers on the futex system call. */
+/* park.c: locks and parkers. */
 #include "park.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-/* Sleeps while `*word` is `expected`, until the absolute monotonic deadline.
-** There always is one: without, a handler with SA_RESTART would not end the wait. */
-static int futex_wait(atomic_uint *word, unsigned expected, uint64_t deadline) {
-  struct timespec at = { .tv_sec = (time_t)(deadline / MLI_SECOND),
-                         .tv_nsec = (long)(deadline % MLI_SECOND) };
-  long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, &at, NULL,
-                   FUTEX_BITSET_MATCH_ANY);
-  return r == 0 ? 0 : errno;
-}
-
-static void futex_wake(atomic_uint *word) {
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
+#include "system.h"
 
 void mli_lock_slow(mli_lock *lock) {
   while (atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0)
-    futex_wait(&lock->word, 2, MLI_FOREVER);
+    mli_futex_wait(&lock->word, 2, MLI_FOREVER);
 }
 
-void mli_unlock_slow(mli_lock *lock) { futex_wake(&lock->word); }
+void mli_unlock_slow(mli_lock *lock) { mli_futex_wake(&lock->word); }
 
 ml_status mli_park_peek(mli_parker *parker, uint64_t deadline) {
   for (;;) {
@@ -35,7 +19,7 @@ ml_status mli_park_peek(mli_parker *parker, uint64_t deadline) {
                                                  memory_order_acquire) &&
         word == 1)
       return ML_OK;
-    int err = futex_wait(&parker->word, 2, deadline);
+    int err = mli_futex_wait(&parker->word, 2, deadline);
     if (err == EINTR || err == ETIMEDOUT) {
       /* Awake on our own: leave the sleeping state, unless a token came. */
       word = 2;
@@ -54,7 +38,7 @@ ml_status mli_park(mli_parker *parker, uint64_t deadline) {
 
 void mli_unpark(mli_parker *parker) {
   if (atomic_exchange_explicit(&parker->word, 1, memory_order_release) == 2)
-    futex_wake(&parker->word);
+    mli_futex_wake(&parker->word);
 }
 
 /* ---- the pool of parkers ---- */

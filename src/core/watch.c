@@ -1,14 +1,9 @@
 /* watch.c: the thread that looks whether loops go on. */
 #include "watch.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include "system.h"
 
 #define LOOKS 4       /* in the time of a limit */
 #define QUIET_LOOKS 8 /* all asleep: then it parks */
@@ -47,19 +42,6 @@ static void sooner(uint64_t *at, uint64_t when) {
 
 static uint64_t at_least(uint64_t pause) { return pause > LEAST ? pause : LEAST; }
 
-/* Whether a thread runs, or would if it had a core. */
-static bool is_runnable(long thread) {
-  char path[64], text[512];
-  snprintf(path, sizeof path, "/proc/self/task/%ld/stat", thread);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  ssize_t n = read(fd, text, sizeof text - 1);
-  close(fd);
-  text[n > 0 ? n : 0] = '\0';
-  const char *name_end = strrchr(text, ')');
-  return name_end && name_end[1] == ' ' && name_end[2] == 'R';
-}
-
 /* From here on the step counts. */
 static void count_from(mli_watch *w, uint64_t now) {
   atomic_store_explicit(&w->since, now, memory_order_relaxed);
@@ -78,7 +60,7 @@ static void count(mli_watch *w, uint64_t now) {
     w->cpu = cpu;
   }
   w->looked_at = now;
-  w->counted += ran < pause - pause / 8 && is_runnable(w->thread) ? ran : pause;
+  w->counted += ran < pause - pause / 8 && mli_thread_is_runnable(w->thread) ? ran : pause;
 }
 
 static finding look(mli_watch *w, uint64_t now, uint64_t *next, bool *busy) {
@@ -147,7 +129,7 @@ static uint64_t look_at_all(bool *busy) {
 static void *watch_main(void *argument) {
   (void)argument;
   here = true;
-  prctl(PR_SET_NAME, "ml-watch");
+  mli_thread_name("ml-watch");
   uint64_t next = 0;
   unsigned quiet = 0;
   mli_lock_acquire(&list.lock);
@@ -222,8 +204,8 @@ void mli_watch_end(void) {
 void mli_watch_add(mli_watch *w) {
   mli_lock_acquire(&list.lock);
   w->listed = true;
-  w->thread = syscall(SYS_gettid);
-  w->has_clock = pthread_getcpuclockid(pthread_self(), &w->clock) == 0;
+  w->thread = mli_thread_number();
+  w->has_clock = mli_thread_clock(&w->clock);
   count_from(w, mli_now());
   w->seen = atomic_load(&w->beat);
   w->next = list.first;

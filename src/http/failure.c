@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/bytes.h"
 #include "engine.h"
 #include "extra.h"
 
@@ -138,7 +139,7 @@ static void scrub(char *text) {
   for (char *p = text; (p = strstr(p, "://"));) {
     p += 3;
     size_t authority = strcspn(p, "/?# \t'\"");
-    char *at = memrchr(p, '@', authority);
+    const char *at = mli_last_byte(p, '@', authority);
     if (at) memmove(p, at + 1, strlen(at + 1) + 1);
   }
 }

@@ -50,7 +50,8 @@ bool mli_ws_accept_of(const char *key, char accept[MLI_WS_ACCEPT + 1]) {
   char text[MLI_WS_KEY + sizeof guid];
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned size;
-  memcpy(mempcpy(text, key, MLI_WS_KEY), guid, sizeof guid);
+  memcpy(text, key, MLI_WS_KEY);
+  memcpy(text + MLI_WS_KEY, guid, sizeof guid);
   if (EVP_Digest(text, MLI_WS_KEY + sizeof guid - 1, digest, &size, EVP_sha1(), NULL) != 1)
     return false;
   EVP_EncodeBlock((unsigned char *)accept, digest, (int)size);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include "core/bytes.h"
 #include "session.h"
 
 typedef struct mli_http_text {
@@ -76,12 +77,15 @@ bool mli_http_add_header(mli_http *h, const char *name, size_t name_size, const 
   struct curl_slist *node = mli_http_alloc(h, sizeof *node);
   char *line = mli_http_alloc(h, name_size + value_size + 3);
   if (!node || !line) return false;
-  char *p = mempcpy(line, name, name_size);
-  if (value_size)
-    p = mempcpy(mempcpy(p, ": ", 2), value, value_size);
-  else
-    *p++ = ';';
-  *p = 0;
+  char *end = line + name_size;
+  memcpy(line, name, name_size);
+  *end++ = value_size ? ':' : ';';
+  if (value_size) {
+    *end++ = ' ';
+    memcpy(end, value, value_size);
+    end += value_size;
+  }
+  *end = '\0';
   node->data = line;
   node->next = NULL;
   *h->last_header = node;
@@ -170,7 +174,7 @@ bool mli_http_next_field(const char *head, size_t size, size_t *at, const char *
 
 /* Can this be "host" or "host:port"? */
 static bool is_authority(const char *p, size_t size) {
-  const char *bracket = memrchr(p, ']', size), *from = bracket ? bracket : p;
+  const char *bracket = mli_last_byte(p, ']', size), *from = bracket ? bracket : p;
   const char *colon = memchr(from, ':', size - (size_t)(from - p));
   return !colon || strspn(colon + 1, "0123456789") >= size - (size_t)(colon + 1 - p);
 }
@@ -178,7 +182,7 @@ static bool is_authority(const char *p, size_t size) {
 /* What follows the scheme, as far as it may be shown. */
 static const char *find_shown(const char *host, bool has_scheme, size_t *size) {
   size_t authority = strcspn(host, "/?#");
-  const char *at = memrchr(host, '@', authority);
+  const char *at = mli_last_byte(host, '@', authority);
   const char *shown = at ? at + 1 : host;
   authority -= (size_t)(shown - host);
   if (strchr(shown, '@') && !(has_scheme && is_authority(shown, authority))) {

@@ -15,8 +15,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
+#include "core/system.h"
 
 struct mli_http_socket {
   uv_poll_t poll;
@@ -120,7 +120,7 @@ curl_socket_t mli_http_open_socket(void *user, curlsocktype purpose,
                                    struct curl_sockaddr *address) {
   mli_http_engine *e = user;
   (void)purpose;
-  int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  int fd = mli_socket_new(address->family, address->socktype, address->protocol, true);
   if (fd < 0) return CURL_SOCKET_BAD;
   mli_http_socket *s = find_or_make(e, fd);
   if (!s) {

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <unistd.h>
+#include "core/system.h"
 #include "quiet.h"
 
 typedef struct mli_wire_poll wire_poll;
@@ -107,7 +108,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *k
 
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *at) {
   (void)user, (void)purpose;
-  int fd = socket(at->family, at->socktype | SOCK_CLOEXEC, at->protocol);
+  int fd = mli_socket_new(at->family, at->socktype, at->protocol, true);
   return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 

@@ -6,8 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+#include "core/system.h"
 #include "state.h"
 
 #define SWALLOW_MAX 100
@@ -260,7 +260,7 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
   lml_sync_wait *w = mli_container(a, lml_sync_wait, await);
   const lua_Hook before[2] = { lua_gethook(L), lua_gethook(S->L) };
   static _Thread_local int on_main = -1;
-  if (on_main < 0) on_main = syscall(SYS_gettid) == (long)getpid();
+  if (on_main < 0) on_main = mli_thread_is_main();
   while (!atomic_load_explicit(&a->woken, memory_order_acquire)) {
     if (a->why == 0 && lml_inbox_deliver(L, S)) continue;
     uint64_t until = a->why ? MLI_FOREVER : deadline;
@@ -512,7 +512,7 @@ static int l_poll(lua_State *L) {
     ml_status status = sleep_until(S, parker, a->what, until, MLI_FOREVER);
     sync_pop(S);
     some = lml_inbox_deliver(L, S);
-    if (status == ML_INTERRUPTED && interrupted(L, S, before)) lml_misuse(L, "interrupted!");
+    if (status != ML_OK && interrupted(L, S, before)) lml_misuse(L, "interrupted!");
     if (status == ML_TIMEOUT && mli_time() >= deadline) break;
   }
   lua_pushboolean(L, some);

@@ -3,60 +3,17 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <sys/syscall.h>
-#include <ucontext.h>
+#include "core/system.h"
 #include "state.h"
 
 /* So long Lua has executed no instruction, and waits in a system call: no function of its
 ** own core does that. */
 #define AT_REST (10 * MLI_MILLISECOND)
 
-/* What a signal interrupted: the instruction, and if that is a system call which one. With
-** SA_RESTART it is either about to be made (again), or it was broken off with EINTR. */
-typedef struct interrupted {
-  uintptr_t place;
-  long call; /* -1: none, or unknown; 0: broken off */
-} interrupted;
-
-static interrupted what_was(const void *context) {
-#ifdef __SANITIZE_THREAD__
-  (void)context; /* it calls handlers later */
-  return (interrupted){ 0, -1 };
-#else
-  const ucontext_t *u = context;
-#if defined(__x86_64__)
-  uintptr_t pc = (uintptr_t)u->uc_mcontext.gregs[REG_RIP];
-  const unsigned char *code = (const unsigned char *)pc;
-  long value = (long)u->uc_mcontext.gregs[REG_RAX];
-  if (value == -EINTR) return (interrupted){ pc, code[-2] == 0x0f && code[-1] == 0x05 ? 0 : -1 };
-  return (interrupted){ pc, code[0] == 0x0f && code[1] == 0x05 ? value : -1 };
-#elif defined(__aarch64__)
-  uintptr_t pc = (uintptr_t)u->uc_mcontext.pc;
-  const unsigned *code = (const unsigned *)pc, svc = 0xd4000001;
-  if ((long)u->uc_mcontext.regs[0] == -EINTR) return (interrupted){ pc, code[-1] == svc ? 0 : -1 };
-  return (interrupted){ pc, code[0] == svc ? (long)u->uc_mcontext.regs[8] : -1 };
-#else
-  (void)u;
-  return (interrupted){ 0, -1 };
+#ifndef SIGRTMIN /* there are no real-time signals: the two for users must do */
+#define SIGRTMIN (SIGUSR1 - 1)
+#define SIGRTMAX (SIGUSR2 + 1)
 #endif
-#endif
-}
-
-/* Memory is allocated with these, and what allocates may wait: Lua's stack may be on its way
-** to another place. */
-static bool is_of_allocators(long call) {
-  switch (call) {
-  case SYS_mmap:
-  case SYS_munmap:
-  case SYS_mremap:
-  case SYS_mprotect:
-  case SYS_madvise:
-  case SYS_brk:
-  case SYS_sched_yield:
-  case SYS_futex: return true;
-  default: return false;
-  }
-}
 
 static struct {
   lml_poke_function serve;
@@ -150,9 +107,9 @@ static void on_signal(int number, siginfo_t *info, void *context) {
   lml_state *S = here;
   if (S) {
     atomic_store(&S->poked.sent, false);
-    interrupted was = what_was(context);
+    mli_interrupted was = mli_interrupted_at(context);
     atomic_store(&S->poked.place, was.place);
-    S->poked.at_rest = was.call >= 0 && !is_of_allocators(was.call) && is_at_rest(S);
+    S->poked.at_rest = was.at_rest && is_at_rest(S);
     unsigned reasons = atomic_load(&S->poked.reasons);
     for (unsigned i = 0; i < LML_POKE_REASONS; i++)
       if ((reasons & 1u << i) && functions[i].note) functions[i].note(S);

@@ -9,10 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+#include "core/system.h"
 #include "processes.h"
 #include "worker.h"
 
@@ -201,7 +200,7 @@ static bool live(child *c) {
     say_ready(c); /* the parent refuses another version, and says which */
     return false;
   }
-  prctl(PR_SET_NAME, c->name);
+  mli_thread_name(c->name);
   limit_memory(c->memory_limit);
   lml_context_number_from((unsigned long long)getpid() << 32);
   lml_host_enter();
@@ -213,10 +212,8 @@ static bool live(child *c) {
 
 int lml_worker_main(int socket) {
   child c = { 0 };
-  prctl(PR_SET_PDEATHSIG, SIGKILL); /* however the parent ends */
-#ifdef SYS_close_range
-  syscall(SYS_close_range, (unsigned)socket + 1, ~0u, 0u); /* of the host, not ours */
-#endif
+  mli_process_ends_with_parent();
+  mli_process_closes_from(socket + 1); /* of the host, not ours */
   setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
   mli_link_init(&c.link, socket);
   bool asked = live(&c);

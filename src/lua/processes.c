@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "core/system.h"
 #include "crossing.h"
 #include "worker.h"
 
@@ -42,10 +43,10 @@ static bool own_file(char *out, size_t size) {
   Dl_info info;
   char own[4096], exe[4096];
   if (!dladdr((const void *)(uintptr_t)own_file, &info) || !info.dli_fname) return false;
-  ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-  exe[n > 0 ? n : 0] = '\0';
   /* Of the program itself the loader knows what it was called as: no path, perhaps. */
-  if (!realpath(info.dli_fname, own) || !strstr(own, ".so")) snprintf(own, sizeof own, "%s", exe);
+  mli_process_program(exe, sizeof exe);
+  if (!realpath(info.dli_fname, own) || !(strstr(own, ".so") || strstr(own, ".dylib")))
+    snprintf(own, sizeof own, "%s", exe);
   return snprintf(out, size, "%s", own) < (int)size;
 }
 

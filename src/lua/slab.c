@@ -63,7 +63,9 @@ static int add_arena(lml_slab *slab) {
   if (size == ARENA) {
     a = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (a == MAP_FAILED) return 0;
+#ifdef MADV_HUGEPAGE
     madvise(a, size, MADV_HUGEPAGE); /* a wish */
+#endif
   } else if (!(a = malloc(size))) {
     return 0;
   }
