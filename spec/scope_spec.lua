@@ -246,6 +246,7 @@ for where, run in pairs{ ["in a job"] = ml.run, ["in a sync state"] = in_sync } 
       run(function()
         h.misuse("scope: function expected, got nil", function() ml.scope() end)
         h.misuse("scope: function expected, got number", function() ml.scope(1) end)
+        h.misuse("scope: function expected, got table", function() ml.scope{} end)
         h.misuse("unknown option 'deadline'", function() ml.scope(print, { deadline = 1 }) end)
         h.misuse("'timeout'.*negative", function() ml.scope(print, { timeout = -1 }) end)
         h.misuse("'timeout'.*nan", function() ml.scope(print, { timeout = 0 / 0 }) end)

@@ -9,7 +9,9 @@ local trace = core.message_handler
 --- What is called here: a function, or an object that may be callable.
 local function check_function(what, f)
   local kind = type(f)
-  if kind ~= "function" and kind ~= "table" and kind ~= "userdata" then
+  if kind == "function" then return end
+  local meta = getmetatable(f)
+  if type(meta) ~= "table" or meta.__call == nil then
     check.misuse("%s: function expected, got %s", what, kind)
   end
 end
