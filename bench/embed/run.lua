@@ -49,28 +49,30 @@ local function load(server, pid, plugin, clients, seconds)
       clients, seconds, server.port, plugin, seconds / 2, pid))
   local n, rate = output:match "(%d+) requests in", output:match "Requests/sec: *([%d.]+)"
   local p50, unit = output:match "50%% +([%d.]+)(%a+)"
-  if not n or not p50 or output:find "Non%-2xx" or output:find "Socket errors" then
-    error(("%s, %d clients:\n%s\n%s"):format(plugin, clients, output, server:log()), 0)
+  assert(p50, output)
+  local failed = tonumber(output:match "Non%-2xx or 3xx responses: (%d+)" or 0)
+  for count in (output:match "Socket errors: ([^\n]*)" or ""):gmatch "%d+" do
+    failed = failed + count
   end
   return {
-    n = tonumber(n), rate = tonumber(rate),
+    n = tonumber(n), rate = tonumber(rate), failed = failed,
     p50_ms = p50 * ({ us = 1e-3, ms = 1, s = 1e3 })[unit],
     threads = tonumber(output:match "Threads:%s*(%d+)"),
     rss_mb = output:match "VmRSS:%s*(%d+)" / 1024,
   }
 end
 
-local FORMAT <const> = "%-14s %7s  %-9s %8s %9s %11s %9s %9s"
+local FORMAT <const> = "%-14s %7s  %-9s %8s %8s %11s %8s %8s %7s"
 
 local function run(plugin, clients, mode, seconds)
   local server <close> = start(mode)
   local pid = process.read_file(server.dir .. "/pid"):match "%d+"
-  load(server, pid, plugin, clients, 2) -- threads, states and connections are made
+  load(server, pid, plugin, clients, 4) -- threads, states and connections are made
   local before = cpu(pid)
   local r = load(server, pid, plugin, clients, seconds)
   print(FORMAT:format(WORDS[plugin], clients, mode.name, r.threads, ("%.1f"):format(r.rss_mb),
     ("%.0f"):format((cpu(pid) - before) * 1e6 / r.n), ("%.0f"):format(r.rate),
-    ("%.1f"):format(r.p50_ms)))
+    ("%.1f"):format(r.p50_ms), r.failed))
 end
 
 local seconds, counts = 3, {}
@@ -88,7 +90,7 @@ if #counts == 0 then counts = { 10, 100, 1000 } end
 
 io.stdout:setvbuf("line")
 print(FORMAT:format("plugin", "clients", "waits by", "threads", "RSS MB", "CPU us/req", "req/s",
-  "p50 ms"))
+  "p50 ms", "failed"))
 for _, plugin in ipairs { "quote", "report" } do
   for _, clients in ipairs(counts) do
     for _, mode in ipairs(modes) do run(plugin, clients, mode, seconds) end

@@ -28,8 +28,9 @@
 #include <unistd.h>
 
 #define CPU_LIMIT_MS 200
-#define WAIT_LIMIT_S 3
+#define WAIT_LIMIT_S 5
 #define MEMORY_LIMIT (16u << 20) /* bytes of each state */
+#define MOST_CONNECTIONS 4000    /* a thread each */
 #define MOST_FIELDS 32           /* of a query */
 #define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyz0123456789_"
 
@@ -99,6 +100,7 @@ static plugin_state *open_state(void) {
     lua_pushcfunction(s->L, open_libraries);
     if (lua_pcall(s->L, 0, 0, 0) == LUA_OK && (!executor || ml_open(s->L, executor) == ML_OK)) {
       lua_settop(s->L, 0);
+      lua_gc(s->L, LUA_GCINC, 110, 200, 13); /* garbage of a thousand states adds up */
       return s;
     }
   }
@@ -210,13 +212,13 @@ static void run(request *r) {
   lua_pushcfunction(s->L, to_text);
   lua_pushcfunction(s->L, run_plugin);
   lua_pushlightuserdata(s->L, r);
-  if (lua_pcall(s->L, 1, 0, 1) == LUA_OK) {
-    lua_settop(s->L, 0);
-    give_back(s);
-  } else { /* who knows in what condition it is */
-    refuse(r, MHD_HTTP_INTERNAL_SERVER_ERROR, lua_tostring(s->L, -1));
+  int failed = lua_pcall(s->L, 1, 0, 1);
+  if (failed) refuse(r, MHD_HTTP_INTERNAL_SERVER_ERROR, lua_tostring(s->L, -1));
+  lua_settop(s->L, 0);
+  if (failed > LUA_ERRRUN || s->raised) /* who knows in what condition it is */
     close_state(s);
-  }
+  else
+    give_back(s);
 }
 
 /* On the connection's thread. */
@@ -274,7 +276,8 @@ int main(int argc, char **argv) {
   struct MHD_Daemon *daemon = MHD_start_daemon(
     MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
       MHD_USE_ERROR_LOG,
-    0, NULL, NULL, answer, NULL, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_END);
+    0, NULL, NULL, answer, NULL, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_CONNECTION_LIMIT,
+    MOST_CONNECTIONS, MHD_OPTION_END);
   if (!daemon) return 1;
   printf("http://127.0.0.1:%d\n", MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_BIND_PORT)->port);
   fflush(stdout);
