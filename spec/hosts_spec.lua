@@ -57,11 +57,14 @@ describe("plugin_server", function()
   end
 
   -- Ends it as a system would, and returns what it had to say.
-  local function stop()
+  local function stop(signal)
     local server = running
     if not server then return end
     running = nil
-    os.execute("kill " .. server.pid)
+    if signal == "KILL" then -- rather than give an endless job its ten seconds
+      os.execute("pkill -KILL -P " .. server.pid)
+    end
+    os.execute("kill " .. server.pid .. " 2>/dev/null")
     local output = server.pipe:read "a"
     server.pipe:close()
     return output
@@ -72,7 +75,7 @@ describe("plugin_server", function()
   end
 
   setup(function() make "plugin_server" end)
-  after_each(stop)
+  after_each(function() stop() end)
 
   it("runs the plugin that a request names", function()
     start()
@@ -158,6 +161,29 @@ describe("plugin_server", function()
       assert.matches(("plugin '%s': [^\n]*%s"):format(name, case[2]), log)
     end
     assert.matches("exit status 0\n$", log)
+  end)
+
+  it("goes on while a plugin's jobs on the shared loop never end, or want all memory", function()
+    local upstream <close> = testing.http_server { ["/quote"] = "a quote\n" }
+    start({
+      quote = process.read_file(here .. "/examples/embed/plugins/quote.lua"),
+      spinner = [[local ml = require "moonloop"
+        return function() return ml.run_async(function() while true do end end):result() end]],
+      spiller = [[local ml = require "moonloop"
+        return function()
+          return ml.run_async(function()
+            local t = {}
+            while true do t[#t + 1] = ("x"):rep(1000) .. #t end
+          end):result()
+        end]],
+    }, { upstream = upstream.url })
+    local spins = ml.run_async(http.get, running.url .. "/spinner")
+    local spills = ml.run_async(http.get, running.url .. "/spiller")
+    assert.equal("a quote\n", get("/quote").body)
+    assert.matches("'spiller': not enough memory", spills:result(h.TIMEOUT).body)
+    assert.matches("'spinner': timeout", spins:result(h.TIMEOUT).body)
+    assert.equal("a quote\n", get("/quote").body)
+    stop "KILL"
   end)
 
   it("ends while a plugin waits", function()
