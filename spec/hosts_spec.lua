@@ -36,49 +36,83 @@ if h.checking() then return end
 setup(function() folder = process.capture "mktemp -d -t moonloop-XXXXXX" end)
 teardown(function() os.execute("rm -rf " .. quote(folder)) end)
 
+-- ---- the servers ----
+
+local running -- { pid, url, pipe }
+
+-- Starts one with these plugins (name -> text), or those of the examples.
+local function start(program, plugins, options)
+  local where = here .. "/examples/embed/plugins"
+  options = options or {}
+  if plugins then
+    where = folder .. "/plugins"
+    process.run("mkdir -p " .. quote(where), "mkdir")
+    for name, text in pairs(plugins) do write_file(("%s/%s.lua"):format(where, name), text) end
+  end
+  local pipe = assert(io.popen(([[cd %s; exec 2>&1
+    env UPSTREAM=%s timeout -k 20 60 ./%s %s 0 %s & pid=$!
+    echo $pid; wait $pid; echo "exit status $?"]]):format(quote(folder), options.upstream or "",
+    program, options.switch or "", quote(where))))
+  running = { pid = pipe:read "l", url = pipe:read "l", pipe = pipe }
+  assert.matches("^http://127%.0%.0%.1:%d+$", running.url)
+end
+
+-- Ends it as a system would, and returns what it had to say.
+local function stop(signal)
+  local server = running
+  if not server then return end
+  running = nil
+  -- KILL is for the server itself, rather than give an endless job its ten seconds.
+  os.execute((signal == "KILL" and "pkill -KILL -P " or "kill ") .. server.pid)
+  local output = server.pipe:read "a"
+  server.pipe:close()
+  return output
+end
+
+local function get(path)
+  return assert(http.get(running.url .. path, { timeout = h.TIMEOUT }))
+end
+
+local function threads()
+  local child = process.capture("cat /proc/" .. running.pid .. "/task/*/children"):match "%d+"
+  local status = process.read_file("/proc/" .. child .. "/status")
+  return tonumber(status:match "Threads:%s*(%d+)")
+end
+
+-- Two upstreams, each of which answers when the other was asked too.
+local function two_that_meet()
+  local one, other = testing.gate(), testing.gate()
+  return testing.http_server {
+    ["/quote"] = function()
+      one:open()
+      other:pass()
+      return "a quote\n"
+    end,
+    ["/news"] = function()
+      other:open()
+      one:pass()
+      return "some news\n"
+    end,
+  }
+end
+
+-- One that answers when the gate is open.
+local function one_that_waits()
+  local gate = testing.gate()
+  return testing.http_server {
+    ["/quote"] = function()
+      gate:pass()
+      return "a quote\n"
+    end,
+  }, gate
+end
+
 describe("plugin_server", function()
-  local running -- { pid, url, pipe }
-
-  -- Starts it with these plugins (name -> text), or those of the examples.
-  local function start(plugins, options)
-    local where = here .. "/examples/embed/plugins"
-    options = options or {}
-    if plugins then
-      where = folder .. "/plugins"
-      process.run("mkdir -p " .. quote(where), "mkdir")
-      for name, text in pairs(plugins) do write_file(("%s/%s.lua"):format(where, name), text) end
-    end
-    local pipe = assert(io.popen(([[cd %s; exec 2>&1
-      env UPSTREAM=%s timeout -k 2 60 ./plugin_server %s 0 %s & pid=$!
-      echo $pid; wait $pid; echo "exit status $?"]]):format(quote(folder), options.upstream or "",
-      options.switch or "", quote(where))))
-    running = { pid = pipe:read "l", url = pipe:read "l", pipe = pipe }
-    assert.matches("^http://127%.0%.0%.1:%d+$", running.url)
-  end
-
-  -- Ends it as a system would, and returns what it had to say.
-  local function stop(signal)
-    local server = running
-    if not server then return end
-    running = nil
-    if signal == "KILL" then -- rather than give an endless job its ten seconds
-      os.execute("pkill -KILL -P " .. server.pid)
-    end
-    os.execute("kill " .. server.pid .. " 2>/dev/null")
-    local output = server.pipe:read "a"
-    server.pipe:close()
-    return output
-  end
-
-  local function get(path)
-    return assert(http.get(running.url .. path, { timeout = h.TIMEOUT }))
-  end
-
   setup(function() make "plugin_server" end)
   after_each(function() stop() end)
 
   it("runs the plugin that a request names", function()
-    start()
+    start "plugin_server"
     assert.equal("hello, you\n", get("/hello?name=you").body)
     assert.equal("hello, world\n", get("/hello").body)
     for _, path in ipairs { "/", "/nobody", "/hello/x", "/%2e%2e/plugins/hello" } do
@@ -89,39 +123,19 @@ describe("plugin_server", function()
   end)
 
   it("asks two upstreams at once", function()
-    local one, other = testing.gate(), testing.gate()
-    local upstream <close> = testing.http_server {
-      ["/quote"] = function()
-        one:open()
-        other:pass()
-        return "a quote\n"
-      end,
-      ["/news"] = function()
-        other:open()
-        one:pass()
-        return "some news\n"
-      end,
-    }
-    start(nil, { upstream = upstream.url })
+    local upstream <close> = two_that_meet()
+    start("plugin_server", nil, { upstream = upstream.url })
     assert.equal("you: a quote\nsome news\n", get("/report?name=you").body)
   end)
 
   it("waits for many upstreams at once, with no more threads than it has connections", function()
     local MANY <const> = 20
-    local release = testing.gate()
-    local upstream <close> = testing.http_server {
-      ["/quote"] = function()
-        release:pass()
-        return "a quote\n"
-      end,
-    }
-    start(nil, { upstream = upstream.url })
+    local upstream <close>, release = one_that_waits()
+    start("plugin_server", nil, { upstream = upstream.url })
     local answers = {}
     for i = 1, MANY do answers[i] = ml.run_async(http.get, running.url .. "/quote") end
     for _ = 1, MANY do assert(upstream:request(h.TIMEOUT)) end
-    local child = process.capture("cat /proc/" .. running.pid .. "/task/*/children"):match "%d+"
-    local status = process.read_file("/proc/" .. child .. "/status")
-    assert.is_true(tonumber(status:match "Threads:%s*(%d+)") <= MANY + 8)
+    assert.is_true(threads() <= MANY + 8)
     release:open()
     for i = 1, MANY do assert.equal("a quote\n", answers[i]:result(h.TIMEOUT).body) end
   end)
@@ -145,7 +159,7 @@ describe("plugin_server", function()
     }
     local texts = { hello = "return function() return 'hello' end" }
     for name, case in pairs(bad) do texts[name] = case[1] end
-    start(texts)
+    start("plugin_server", texts)
     local futures = {} -- all at once: none is in another's way
     for name in pairs(bad) do
       futures[name] = ml.run_async(http.get, running.url .. "/" .. name, { timeout = h.TIMEOUT })
@@ -165,7 +179,7 @@ describe("plugin_server", function()
 
   it("goes on while a plugin's jobs on the shared loop never end, or want all memory", function()
     local upstream <close> = testing.http_server { ["/quote"] = "a quote\n" }
-    start({
+    start("plugin_server", {
       quote = process.read_file(here .. "/examples/embed/plugins/quote.lua"),
       spinner = [[local ml = require "moonloop"
         return function() return ml.run_async(function() while true do end end):result() end]],
@@ -188,7 +202,7 @@ describe("plugin_server", function()
 
   it("ends while a plugin waits", function()
     local upstream <close> = testing.http_server { ["/quote"] = function() ml.sleep(1e6) end }
-    start(nil, { upstream = upstream.url })
+    start("plugin_server", nil, { upstream = upstream.url })
     local future = ml.run_async(http.get, running.url .. "/quote")
     assert(upstream:request(h.TIMEOUT))
     assert.matches("exit status 0\n$", stop())
@@ -197,10 +211,65 @@ describe("plugin_server", function()
   end)
 
   it("is a server without moonloop with --blocking", function()
-    start({ who = "return function() return tostring(package.loaded.moonloop) end" },
+    start("plugin_server",
+      { who = "return function() return tostring(package.loaded.moonloop) end" },
       { switch = "--blocking" })
     assert.equal("nil", get("/who").body)
     assert.equal("exit status 0\n", stop())
+  end)
+end)
+
+describe("job_server", function()
+  setup(function() make "job_server" end)
+  after_each(function() stop() end)
+
+  it("runs the same plugins as jobs", function()
+    local upstream <close> = two_that_meet()
+    start("job_server", nil, { upstream = upstream.url })
+    assert.equal("hello, you\n", get("/hello?name=you").body)
+    assert.equal("you: a quote\nsome news\n", get("/report?name=you").body)
+    assert.equal(404, get("/nobody").status)
+    assert.equal("exit status 0\n", stop())
+  end)
+
+  it("waits for many upstreams at once, without a thread for any", function()
+    local MANY <const> = 50
+    local upstream <close>, release = one_that_waits()
+    start("job_server", nil, { upstream = upstream.url })
+    local answers = {}
+    for i = 1, MANY do answers[i] = ml.run_async(http.get, running.url .. "/quote") end
+    for _ = 1, MANY do assert(upstream:request(h.TIMEOUT)) end
+    assert.is_true(threads() <= 6)
+    release:open()
+    for i = 1, MANY do assert.equal("a quote\n", answers[i]:result(h.TIMEOUT).body) end
+  end)
+
+  it("lives on when a plugin fails, and says which one it was", function()
+    start("job_server", {
+      hello = "return function() return 'hello', 418 end",
+      broken = "return function( x = 1",
+      raises = "return function() error { message = 'oh' } end",
+      endless = "return function() while true do end end",
+    })
+    ml.run_async(function(url) return (http.get(url)) end, running.url .. "/endless")
+    local res = get "/broken"
+    assert.equal(500, res.status)
+    assert.matches("^plugin 'broken': .*broken.lua:1: ", res.body)
+    assert.equal("plugin 'raises': oh\n", get("/raises").body)
+    res = get "/hello"
+    assert.equal("hello", res.body)
+    assert.equal(418, res.status)
+    assert.matches("plugin 'broken'.*plugin 'raises': oh\n", stop "KILL")
+  end)
+
+  it("ends while a plugin waits", function()
+    local upstream <close> = testing.http_server { ["/quote"] = function() ml.sleep(1e6) end }
+    start("job_server", nil, { upstream = upstream.url })
+    local future = ml.run_async(http.get, running.url .. "/quote")
+    assert(upstream:request(h.TIMEOUT))
+    assert.matches("exit status 0\n$", stop())
+    future:wait(h.TIMEOUT)
+    assert.is_true(future:done())
   end)
 end)
 

@@ -1,6 +1,7 @@
--- What do moonloop's waits cost a threaded server, and what do they save? The plugin server of
--- examples/embed, with moonloop and with blocking HTTP in the plugins, under the load of wrk. Its
--- upstream is a real nginx that answers after 50 ms.
+-- What do moonloop's waits cost a server with plugins, and what do they save? The servers of
+-- examples/embed under the load of wrk: plugins as jobs; on a thread for each connection; and
+-- there with blocking HTTP instead of moonloop. Their upstream is a real nginx that answers after
+-- 50 ms.
 --
 -- usage: ./dev bench embed [-t SECONDS] [CLIENTS ...]      3 seconds; 10 100 1000 clients
 
@@ -21,17 +22,19 @@ local here = process.capture "pwd"
 local Server = process.class()
 
 local function start(mode)
-  return process.start(setmetatable({}, Server), "plugin_server", function(self)
+  return process.start(setmetatable({}, Server), mode.program, function(self)
     self.port = process.free_port()
-    return ("env UPSTREAM=%s LUA_PATH='%s/?.lua;;' '%s/plugin_server' %s %d '%s/%s'"):format(
-        upstream.url, here, OUT, mode.switch, self.port, here, mode.plugins),
+    return ("env UPSTREAM=%s '%s/%s' %s %d '%s/%s'"):format(
+        upstream.url, OUT, mode.program, mode.switch or "", self.port, here, mode.plugins),
       process.listens(self.port)
   end)
 end
 
 local modes = {
-  { name = "moonloop", switch = "", plugins = "examples/embed/plugins" },
-  { name = "blocking", switch = "--blocking", plugins = "bench/embed/plugins" },
+  { name = "jobs", program = "job_server", plugins = "examples/embed/plugins" },
+  { name = "threads", program = "plugin_server", plugins = "examples/embed/plugins" },
+  { name = "blocking", program = "plugin_server", switch = "--blocking",
+    plugins = "bench/embed/plugins" },
 }
 
 -- User and system time of a process in seconds; /proc counts in hundredths.
@@ -89,7 +92,7 @@ end
 if #counts == 0 then counts = { 10, 100, 1000 } end
 
 io.stdout:setvbuf("line")
-print(FORMAT:format("plugin", "clients", "waits by", "threads", "RSS MB", "CPU us/req", "req/s",
+print(FORMAT:format("plugin", "clients", "waits in", "threads", "RSS MB", "CPU us/req", "req/s",
   "p50 ms", "failed"))
 for _, plugin in ipairs { "quote", "report" } do
   for _, clients in ipairs(counts) do
