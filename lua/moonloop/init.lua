@@ -35,6 +35,7 @@ local ml = {
   group = require("moonloop.groups").group,
   run = require("moonloop.run").run,
   var = require("moonloop.vars").var,
+  trace = require "moonloop.trace",
 
   scope = scopes.scope,
   shield = scopes.shield,

@@ -9,12 +9,15 @@
 #include "lua/state.h"
 
 #define CLI_INTERRUPTED 130 /* the exit code after Ctrl-C, as a shell gives it */
+#define CLI_TRACE "--trace" /* an option; its file follows */
 
 /* What the command line asks for. */
 typedef struct cli_options {
   bool interactive, version, no_environment, help;
   bool executes; /* there is an -e */
-  int script;    /* the script's index in argv; argc: there is none */
+  bool stats;
+  const char *trace; /* the file; NULL: none */
+  int script;        /* the script's index in argv; argc: there is none */
 } cli_options;
 
 typedef struct cli_program {
@@ -34,6 +37,12 @@ extern cli_program cli;
 bool cli_read_options(void);
 void cli_print_usage(FILE *to);
 void cli_print_version(void);
+
+/* ---- observe.c ---- */
+
+/* Begins what --trace and --stats ask for; it is told as the program exits. False: it cannot
+** be, and that was said. */
+bool cli_observe(void);
 
 /* ---- worker.c ---- */
 

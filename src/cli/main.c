@@ -89,6 +89,7 @@ int main(int argc, char **argv) {
     cli_print_usage(stdout);
     return EXIT_SUCCESS;
   }
+  if (!cli_observe()) return EXIT_FAILURE;
   lua_State *L = luaL_newstate();
   if (!L) {
     cli_message("cannot create state: not enough memory");

@@ -15,6 +15,8 @@ static const char usage[] =
   "  -v        show version information\n"
   "  -E        ignore environment variables\n"
   "  -W        turn warnings on\n"
+  "  --trace file  write what happened when, for Perfetto or chrome://tracing\n"
+  "  --stats   show how busy it was, on stderr, at the end\n"
   "  --        stop handling options\n"
   "  -         stop handling options and execute stdin\n"
   "  --help    show this text\n";
@@ -32,7 +34,8 @@ void cli_print_version(void) {
 
 static bool bad_option(const char *option) {
   const char *format = "%s: unrecognized option '%s'\n";
-  if (option[1] == 'e' || option[1] == 'l') format = "%s: '%s' needs argument\n";
+  if (option[1] == 'e' || option[1] == 'l' || strcmp(option, CLI_TRACE) == 0)
+    format = "%s: '%s' needs argument\n";
   fprintf(stderr, format, cli.name, option);
   cli_print_usage(stderr);
   return false;
@@ -58,6 +61,13 @@ static bool read_option(int *i) {
   return option[2] == '\0' || bad_option(option);
 }
 
+static bool read_trace(int *i) {
+  const char *option = cli.argv[(*i)++];
+  if (*i == cli.argc) return bad_option(option);
+  cli.options.trace = cli.argv[*i];
+  return true;
+}
+
 bool cli_read_options(void) {
   int i = 1;
   for (; i < cli.argc && cli.argv[i][0] == '-' && cli.argv[i][1] != '\0'; i++) {
@@ -70,7 +80,10 @@ bool cli_read_options(void) {
       cli.options.help = true;
       return true;
     }
-    if (!read_option(&i)) return false;
+    if (strcmp(option, "--stats") == 0)
+      cli.options.stats = true;
+    else if (strcmp(option, CLI_TRACE) == 0 ? !read_trace(&i) : !read_option(&i))
+      return false;
   }
   cli.options.script = i;
   return true;

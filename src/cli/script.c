@@ -57,6 +57,7 @@ static int load_option(lua_State *L) {
     const char *option = cli.argv[next.option++];
     char kind = option[1];
     if (kind == 'W') lua_warning(L, "@on", 0);
+    if (strcmp(option, CLI_TRACE) == 0) next.option++; /* over the file */
     if (kind != 'e' && kind != 'l') continue;
     const char *value = option[2] ? option + 2 : cli.argv[next.option++];
     return kind == 'e' ? load_text(L, value, "=(command line)") : load_library(L, value);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "observe.h"
 #include "pool.h"
 #include "system.h"
 
@@ -81,6 +82,7 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->seat = NULL;
   task->origin = NULL;
   task->runner = NULL;
+  task->lane = task->begun_at = 0;
   task->over = false;
   task->runner = NULL;
   task->line = 0;
@@ -342,6 +344,7 @@ ml_status mli_executor_new(mli_executor **out, const mli_executor_options *o) {
 
 ml_status mli_executor_submit(mli_executor *ex, mli_task *task) {
   ml_status status = ML_CLOSED;
+  if (mli_tracing()) task->lane = mli_trace_new_lane();
   mli_object_retain(&task->future.object);
   atomic_fetch_add_explicit(&ex->submitted, 1, memory_order_relaxed);
   if (!ex->loops) {
@@ -351,11 +354,14 @@ ml_status mli_executor_submit(mli_executor *ex, mli_task *task) {
     atomic_fetch_add_explicit(&w->load, 1, memory_order_relaxed);
     task->worker = w;
     task->node.run = on_task;
-    if (ex->class->direct && ex->class->direct(w, task)) return ML_OK;
-    if (mli_loop_post(w->loop, &task->node)) return ML_OK;
-    atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
+    bool sent = ex->class->direct && ex->class->direct(w, task);
+    status = sent || mli_loop_post(w->loop, &task->node) ? ML_OK : ML_CLOSED;
+    if (status != ML_OK) atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
   }
-  if (status == ML_OK) return ML_OK;
+  if (status == ML_OK) {
+    if (mli_tracing()) mli_observe_submit(task);
+    return ML_OK;
+  }
   atomic_fetch_sub_explicit(&ex->submitted, 1, memory_order_relaxed);
   mli_future_fail(&task->future, status);
   mli_task_leave_slot(task);

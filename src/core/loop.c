@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "stats.h"
 
 /* How much one turn does before it looks at I/O and timers again. */
 #define MESSAGES_PER_TURN 512
@@ -221,6 +222,8 @@ static void on_prepare(uv_prepare_t *prepare) {
     uv_idle_stop(&loop->idle);
   if (mli_unlikely(altered) && !uv_is_active((uv_handle_t *)&loop->idle))
     ring_at(loop, mli_clock_sleep(loop));
+  if (mli_unlikely(loop->turns != NULL))
+    mli_stats_loop_turns(loop->turns, uv_metrics_idle_time(&loop->uv));
 }
 
 /* Awake: senders need not wake the loop again until it is armed. What they sent
@@ -281,12 +284,21 @@ static void end(mli_loop *loop) {
   mli_clock_leave(loop);
 }
 
+/* From here on libuv measures how long it sleeps: a system call more for each sleep. */
+static void watch_turns(mli_loop *loop) {
+  if (uv_loop_configure(&loop->uv, UV_METRICS_IDLE_TIME) == 0)
+    loop->turns = mli_stats_loop_begins();
+}
+
 void mli_loop_run(mli_loop *loop) {
   mli_loop *outer = self;
   self = loop;
   mli_clock_run(loop);
   begin(loop);
+  if (mli_unlikely(mli_observing() & MLI_OBSERVE_STATS)) watch_turns(loop);
   while (!loop->stopping) uv_run(&loop->uv, UV_RUN_DEFAULT);
+  if (loop->turns) mli_stats_loop_ends(loop->turns, uv_metrics_idle_time(&loop->uv));
+  loop->turns = NULL;
   end(loop);
   self = outer;
 }

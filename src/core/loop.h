@@ -62,11 +62,12 @@ struct mli_loop {
   uv_check_t check;
   uv_idle_t idle;
   mli_alarm alarm;
-  uint64_t alarm_at; /* when it rings, ns; 0: it has rung */
-  uint64_t hold;     /* no ring before then: see run_timers */
-  unsigned patience; /* how often to look for more messages before sleeping */
-  unsigned sleeps;   /* without looking */
-  bool alone;        /* one processor: looking would only keep the senders from it */
+  struct mli_stats_turns *turns; /* NULL: nobody wants to know how busy it is */
+  uint64_t alarm_at;             /* when it rings, ns; 0: it has rung */
+  uint64_t hold;                 /* no ring before then: see run_timers */
+  unsigned patience;             /* how often to look for more messages before sleeping */
+  unsigned sleeps;               /* without looking */
+  bool alone;                    /* one processor: looking would only keep the senders from it */
   bool stopping, closed;
 };
 

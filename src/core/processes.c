@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include "children.h"
+#include "observe.h"
 
 #define SMALL ((size_t)16 << 10) /* payloads that a submitter writes itself */
 
@@ -25,6 +26,12 @@ void mli_processes_settle(mli_processes *p, mli_task *task, mli_verdict v) {
     free(v.traceback);
     v.traceback = NULL;
     v.status = ML_MEMORY;
+  }
+  if (mli_unlikely(mli_observing())) {
+    mli_observed_job job = mli_observe_task(task);
+    job.arrow = false; /* here is no slice that it could point to */
+    if (task->begun_at) mli_observe_start(&job, task->submitted_at, task->begun_at);
+    mli_observe_end(&job, v.status == ML_OK ? v.state : MLI_FAILED, task->begun_at != 0);
   }
   mli_task_settle(p->worker, task, v.state, v.outcome, v.traceback, v.status);
 }
@@ -136,6 +143,7 @@ static ml_status send_task(mli_child *c, mli_task *task, mli_bytes *draft) {
   draft->failed = false;
   p->o.hooks->job(p, c->user, task, draft);
   if (draft->failed) return ML_MEMORY;
+  if (mli_unlikely(mli_observing())) task->begun_at = mli_now();
   struct iovec parts[] = { { draft->data, draft->size },
                            { (void *)task->payload->bytes, task->payload->size } };
   ml_status status = mli_link_send(&c->link, MLI_JOB, c->jobs + 1, parts, 2);

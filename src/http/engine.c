@@ -146,6 +146,8 @@ void mli_http_finish(mli_http_easy *easy, CURLcode code) {
   /* libcurl may be content with a part of a head, or with an interim one. */
   if (code == CURLE_OK && (!h->head_done || (h->leads_on && h->status < 200)))
     code = CURLE_PARTIAL_FILE;
+  if (mli_unlikely(mli_observing()))
+    mli_http_observe(easy, code == CURLE_OK ? NULL : curl_easy_strerror(code));
   if (code != CURLE_OK) {
     mli_http_collect_progress(easy);
     curl_easy_getinfo(easy->curl, CURLINFO_OS_ERRNO, &os_errno);
@@ -260,6 +262,7 @@ static void close_curl(mli_http_engine *e) {
 
 static void end_engine(mli_http_engine *e, const char *why) {
   for (mli_http *h; (h = e->active);) {
+    if (mli_unlikely(mli_observing())) mli_http_observe(h->easy, "closed");
     curl_multi_remove_handle(lane_of(h)->multi, h->easy->curl);
     detach(h);
     mli_http_refuse(h, ML_CLOSED, "closed", why);
@@ -380,6 +383,7 @@ static void op_start(mli_op *op) {
 
 static void op_abort(mli_op *op) {
   mli_http *h = mli_container(op, mli_http, op);
+  if (mli_unlikely(mli_observing())) mli_http_observe(h->easy, "cancelled");
   curl_multi_remove_handle(lane_of(h)->multi, h->easy->curl);
   detach(h);
   mli_op_end(op, ML_CANCELLED, NULL, NULL);

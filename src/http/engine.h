@@ -15,6 +15,7 @@
 
 #include <curl/curl.h>
 #include "address.h"
+#include "core/trace.h"
 #include "request.h"
 #include "session.h"
 
@@ -129,6 +130,13 @@ void mli_http_unwatch_stall(mli_http_easy *easy);
 /* Begins to tell what the request does; ends that. */
 CURLcode mli_http_set_debug(mli_http_easy *easy);
 void mli_http_end_debug(mli_http_easy *easy);
+
+/* ---- observe.c ---- */
+
+/* Somebody looks (mli_observing): the request got a connection; it ends, while its handle still
+** has its times. `failure` is what ended it, or NULL. */
+void mli_http_observe_connection(bool reused);
+void mli_http_observe(mli_http_easy *easy, const char *failure);
 
 /* ---- failure.c ---- */
 

@@ -167,6 +167,7 @@ static int on_connection(void *user, char *peer, char *local, int peer_port, int
     atomic_fetch_add_explicit(&session->reused, 1, memory_order_relaxed);
   else
     atomic_fetch_add_explicit(&session->made, 1, memory_order_relaxed);
+  if (mli_unlikely(mli_observing())) mli_http_observe_connection(connects == h->connects);
   h->connects = connects;
   h->connected = true;
   return CURL_PREREQFUNC_OK;

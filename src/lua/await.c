@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "core/observe.h"
 #include "core/system.h"
 #include "state.h"
 
@@ -191,6 +192,7 @@ static void woken_here(lml_await *a) {
   lml_job *job = mli_container(a, lml_job, await);
   atomic_store_explicit(&a->woken, true, memory_order_relaxed);
   if (!a->parked) return;
+  if (mli_tracing()) lml_observe_woken(job);
   a->parked = false;
   mli_loop_timer_stop(job->S->loop, &a->timer);
   mli_count(&job->S->count->parked, -1);
@@ -292,7 +294,9 @@ int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, 
                    lua_KContext ctx) {
   if (!atomic_load_explicit(&a->woken, memory_order_acquire)) {
     if (!a->in_job) {
+      uint64_t since = mli_tracing() ? mli_now() : 0;
       block(L, S, a, deadline);
+      if (mli_unlikely(since != 0)) mli_observe_wait(a->what, since);
       return k(L, LUA_YIELD, ctx);
     }
     if (deadline == 0) {
@@ -300,7 +304,7 @@ int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, 
       a->abort(a);
     }
     if (!atomic_load_explicit(&a->woken, memory_order_relaxed)) {
-      a->since = mli_now_about();
+      a->since = mli_tracing() ? mli_now() : mli_now_about();
       if (deadline != MLI_FOREVER && !a->why) {
         a->timer.fire = on_deadline;
         mli_loop_deadline_start(S->loop, &a->timer, deadline);

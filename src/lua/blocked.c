@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/observe.h"
 #include "state.h"
 
 #define LIMIT (100 * MLI_MILLISECOND)
@@ -115,6 +116,15 @@ static int report(lua_State *L) {
   return 0;
 }
 
+/* Where it is, for the trace. */
+static void trace_it(lua_State *L, const incident *i) {
+  char chunk[LUA_IDSIZE], where[LUA_IDSIZE + 16];
+  uint32_t line;
+  lml_where(L, 0, chunk, sizeof chunk, &line);
+  snprintf(where, sizeof where, "%s:%u", chunk, line);
+  mli_observe_held(i->who, i->inside && line ? where : i->call);
+}
+
 /* A report is in no job: its handler must not wait. An incident whose step was over before
 ** the poke came is none. */
 static void report_from(lua_State *L, lml_state *S, bool inside) {
@@ -134,6 +144,7 @@ static void report_from(lua_State *L, lml_state *S, bool inside) {
   lml_spot_describe(&i.spot, i.who, sizeof i.who);
   if (atomic_load(&h->told)) lml_spot_call(&i.spot, i.call, sizeof i.call);
   if (!lua_checkstack(L, LUA_MINSTACK)) return;
+  if (mli_tracing()) trace_it(L, &i);
   lml_job *job = S->current;
   S->current = NULL;
   lua_pushcfunction(L, lml_message_handler);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/observe.h"
 #include "core/pool.h"
 #include "crossing.h"
 #include "generator.h"
@@ -40,6 +41,7 @@ static int run_task(lua_State *L) {
   mli_message **out = lua_touserdata(L, 1);
   lml_state *S = lml_state_of(L);
   lua_settop(L, 0);
+  if (mli_unlikely(mli_observing()) && !S->tells_cycles) lml_observe_cycles(L, S);
   if (S->task->context) S->context = lml_context_decode(L, S->task->context);
   int n = lml_decode(L, S->task->payload);
   mli_message_free(S->task->payload); /* it may hold what holds this task's future */

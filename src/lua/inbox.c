@@ -4,6 +4,7 @@
 ** waits or polls.
 */
 #include <stdlib.h>
+#include "core/observe.h"
 #include "state.h"
 
 struct lml_inbox {
@@ -138,6 +139,7 @@ bool lml_inbox_deliver(lua_State *L, lml_state *S) {
   lml_letter *letter = take(S->inbox);
   if (!letter) return false;
   bool nested = S->delivering, ran = false;
+  uint64_t began = mli_tracing() ? mli_now() : 0;
   S->delivering = true;
   if (!nested) L = S->callbacks;
   lml_job *job = S->current; /* callbacks are in no job */
@@ -159,6 +161,7 @@ bool lml_inbox_deliver(lua_State *L, lml_state *S) {
   S->current = job;
   S->running = running;
   S->delivering = nested;
+  if (mli_unlikely(began != 0) && ran) mli_observe_calls(began);
   return ran;
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include "core/observe.h"
 #include "crossing.h"
 #include "generator.h"
 #include "state.h"
@@ -71,6 +72,7 @@ static lml_job *job_new(lml_state *S) {
   if (job->next) job->next->link = &job->next;
   S->jobs = job;
   S->job_count++;
+  if (mli_unlikely(mli_observing())) job->await.since = mli_now(); /* until its first wait */
   return job;
 }
 
@@ -744,6 +746,7 @@ static void finish(lua_State *L, lml_job *job) {
   mli_count(&S->count->running, -1);
   char *traceback = NULL;
   mli_state state = job->failed ? failure_state(L, job) : MLI_FINISHED;
+  if (mli_unlikely(mli_observing())) lml_observe_end(job, state);
   if (state == MLI_FAILED && job->info) {
     traceback = job->info->traceback;
     job->info->traceback = NULL;
@@ -776,6 +779,7 @@ static void stop(lua_State *L, lml_state *S, lml_job *job) {
 
 /* It was cancelled before it began: it never does. */
 static void drop(lml_state *S, lml_job *job) {
+  if (mli_unlikely(mli_observing())) lml_observe_end(job, MLI_STOPPED);
   if (job->task) {
     mli_task *task = job->task;
     job->task = NULL;
@@ -810,7 +814,8 @@ static bool start(lua_State *L, lml_state *S, lml_job *job) {
 
 static void run(lua_State *L, lml_state *S, lml_job *job) {
   int nargs = 0, count;
-  if (!job->started) {
+  bool first = !job->started;
+  if (first) {
     if (!start(L, S, job)) {
       drop(S, job);
       return;
@@ -824,6 +829,7 @@ static void run(lua_State *L, lml_state *S, lml_job *job) {
     finish(L, job);
     return;
   }
+  uint64_t began = mli_unlikely(mli_observing()) ? lml_observe_run(L, S, job, first) : 0;
   S->current = job;
   S->running = job->co;
   S->in_wait = false;
@@ -836,6 +842,7 @@ static void run(lua_State *L, lml_state *S, lml_job *job) {
   int status = lua_resume(job->co, L, nargs, &count);
   if (mli_unlikely(atomic_load_explicit(&S->poked.reasons, memory_order_relaxed)))
     lml_blocked_over(S);
+  if (mli_unlikely(began != 0)) lml_observe_ran(S, job, began);
   if (task) mli_worker_runs(S->worker, NULL);
   S->running = NULL;
   S->frames = NULL;

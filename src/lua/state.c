@@ -212,6 +212,7 @@ static void open_core(lua_State *L) {
   lml_sync_open(L);
   lml_ref_open(L);
   lml_context_open(L);
+  lml_observed_open(L);
 }
 
 static int load_core(lua_State *L) {

@@ -165,6 +165,7 @@ struct lml_job {
   lml_place place;        /* where it was spawned */
   int context;            /* registry reference of its context variables, or LUA_NOREF */
   bool ready, kill, started, failed;
+  uint8_t traced; /* the start of the trace in which its begin is, see mli_trace_starts */
   unsigned slice; /* microseconds until others have their turn; 0: until it waits */
   lml_await await;
 };
@@ -348,6 +349,7 @@ struct lml_state {
   const void *local_future; /* the metatable of local futures: no __gc */
   int local_future_ref;
   lua_CFunction yieldable[8];              /* C functions that are not in a wait's way */
+  bool tells_cycles;                       /* of the collector: see observed.c */
   bool tracks_opened;                      /* see opened.c, */
   uint32_t opened;                         /* and how much was noted */
   unsigned handler_versions[LML_HANDLERS]; /* of the handlers kept in the registry */
@@ -465,6 +467,19 @@ void lml_blocked_over(lml_state *S);
 /* Answers the questions, in L; NULL: with an error, for the loop has ended. */
 void lml_questions_answer(lua_State *L, lml_state *S);
 void lml_blocked_open(lua_State *L);
+
+/* ---- what traces and summaries tell (observed.c): call only when mli_observing ---- */
+
+/* The job is about to run, for the first time or again: begins to tell of it. Returns the
+** time. May raise for lack of memory. */
+uint64_t lml_observe_run(lua_State *L, lml_state *S, lml_job *job, bool first);
+/* It ran since then, to a wait or its end; it is woken from a wait; it ends. */
+void lml_observe_ran(lml_state *S, lml_job *job, uint64_t began);
+void lml_observe_woken(lml_job *job);
+void lml_observe_end(lml_job *job, mli_state state);
+/* From here on the end of each of the collector's cycles in this state is told. */
+void lml_observe_cycles(lua_State *L, lml_state *S);
+void lml_observed_open(lua_State *L);
 
 /* ---- reports (report.c) ---- */
 

@@ -12,6 +12,7 @@
 ** T2  What this costs is a small part of the time that passes: see REST.
 ** T3  A collector that the program stopped stays stopped.
 */
+#include "core/observe.h"
 #include "state.h"
 
 #define QUIET (100 * MLI_MILLISECOND)
@@ -56,6 +57,7 @@ static void tidy(mli_timer *timer) {
     lua_pop(L, 1);
     return;
   }
+  if (mli_unlikely(mli_observing())) mli_observe_gc_step(began, (size_t)lua_gc(L, LUA_GCCOUNT));
   uint64_t now = mli_now();
   S->tidy_took += now - began;
   S->tidy_from = now + REST * S->tidy_took;
