@@ -58,7 +58,7 @@ local function calibrate()
 end
 
 local n = US > 0 and calibrate() or 0
-local offs, ratios, more, events = {}, {}, {}, 0
+local offs, ratios, more = {}, {}, {}
 for i = 1, ROUNDS do
   local function traced()
     ml.trace.start()
@@ -74,7 +74,7 @@ ml.trace.start()
 cost(n)
 ml.trace.stop()
 local _, written = assert(ml.trace.dump("/dev/null"))
-events = written.events + written.dropped
+local events = written.events + written.dropped
 assert(events >= 5 * N, "a job has a beginning, an end, and runs twice")
 if ex then ex:shutdown() end
 print(("bench=trace mode=%s rounds=%d n=%d job_us=%.2f ratio=%.3f more_us=%.3f events=%.1f"):format(

@@ -86,6 +86,12 @@ local examples = {
     args = "5",
     matches = { "thread 8: 5 requests, 5000 bytes", "8 threads made 40 requests" },
   },
+  trace_picture = {
+    matches = {
+      "^<svg .*>main</text>.*>jobs</text>.*>requests</text>.*</svg>\n$",
+      "<title>digest, [%d.]+ ms</title>", "<title>wait: http request, ", "<title>first byte, ",
+    },
+  },
   websocket_chat = {
     matches = { "^ada is here\n", "\nbob: hello, ada\n", "\neve has left\nada heard 9 messages\n" },
   },

@@ -181,7 +181,8 @@ describe("a trace", function()
   end)
 
   it("writes any name as JSON", function()
-    for _, name in ipairs{ 'a "b" \\c\\', "tab\tnew\nline\1\127", "na\xc3\xafve \xf0\x9f\x8c\x99" } do
+    local names = { 'a "b" \\c\\', "tab\tnew\nline\1\127", "na\xc3\xafve \xf0\x9f\x8c\x99" }
+    for _, name in ipairs(names) do
       ex:submit(named(name, function() end)):result(h.TIMEOUT)
       local t = dump()
       assert.equal(1, #t:find("b", name), name)
@@ -396,7 +397,8 @@ describe("moonloop --trace", function()
   } do
     it("writes it too if the script " .. how, function()
       local _, code = run("--trace " .. path,
-        "local ml = require 'moonloop' ml.spawn(ml.job{ ml.sleep, 0, name = 'c' }):result() " .. script)
+        "local ml = require 'moonloop' ml.spawn(ml.job{ ml.sleep, 0, name = 'c' }):result() "
+        .. script)
       assert.equal(how == "fails" and 1 or 3, code)
       trace.read(path):one("b", "c")
     end)
@@ -437,7 +439,8 @@ describe("moonloop --stats", function()
     ]], { lua = "moonloop", env = { MOONLOOP_BLOCKED_MS = "100" } })
     assert.equal(0, code, output)
     local function figure(pattern)
-      return tonumber(output:match("\n" .. pattern)) or error(("no %q in:\n%s"):format(pattern, output))
+      local n = output:match("\n" .. pattern)
+      return tonumber(n) or error(("no %q in:\n%s"):format(pattern, output))
     end
     assert.equal(13, figure "queue delay +(%d+) ")
     assert(figure "runs of jobs +(%d+) " >= 12 + 9)

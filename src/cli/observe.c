@@ -13,16 +13,16 @@ static uint64_t began;
 
 /* ---- the summary ---- */
 
-/* "12.3 us", right-aligned in 9 columns, and a gap. */
+/* "12.3 us", in 9 columns behind a gap. */
 static void print_time(uint64_t ns) {
-  static const char *const units[] = { "ns", "us", "ms", "s " };
+  static const char *const units[] = { "ns", "us", "ms", "s" };
   double n = (double)ns;
   unsigned unit = 0;
   while (unit < 3 && n >= 999.5) {
     n /= 1000;
     unit++;
   }
-  fprintf(stderr, "  %6.*f %s", unit == 0 || n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2, n, units[unit]);
+  fprintf(stderr, "  %6.*f %2s", unit == 0 || n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2, n, units[unit]);
 }
 
 static void print_row(const char *title, mli_histogram *h) {

@@ -108,6 +108,7 @@ void mli_task_settle(mli_worker *w, mli_task *task, mli_state state, mli_message
   ** has settled it before. */
   if (status != ML_OK) state = MLI_FAILED;
   if (mli_future_settled(&task->future)) state = MLI_STOPPED;
+  if (mli_unlikely(mli_observing())) mli_observe_settle(task, state);
   mli_count(state == MLI_FINISHED ? &w->counts.finished
             : state == MLI_FAILED ? &w->counts.failed
                                   : &w->counts.cancelled,

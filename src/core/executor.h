@@ -40,7 +40,7 @@ struct mli_task {
   mli_worker *pin;         /* [I] the worker that must run it; NULL: any */
   mli_object *seat;        /* [I] the same for child processes; a reference, or NULL */
   const mli_task *origin;  /* [I] the pool's task that it was submitted in; only to compare */
-  uint64_t begun_at;       /* in a child process, if somebody looks; else 0 */
+  uint64_t begun_at;       /* [I] outside of loops, if somebody looks: ns; else 0 */
   uint64_t lane;           /* [I] of a trace, once submitted; 0: none */
   bool over;               /* [I] it has no slot of a bounded executor */
   void *runner;            /* [L] of the layer above: what runs it on its loop, while it does */

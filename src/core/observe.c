@@ -100,6 +100,19 @@ void mli_observe_end(const mli_observed_job *job, mli_state state, bool begun) {
                                .at = mli_now() });
 }
 
+/* A child's begin is told only now, for another thread may have given it the task: a lane is
+** told of by one. */
+void mli_observe_settle(const mli_task *task, mli_state state) {
+  const mli_executor *ex = task->executor;
+  mli_observed_job job = mli_observe_task(task);
+  if (ex->loops && !ex->class->far) return;
+  job.threaded = !ex->loops;
+  if (!job.threaded) job.arrow = false; /* there is no slice that it could point to */
+  if (task->begun_at && job.threaded) mli_observe_run(&job, task->begun_at, 0);
+  if (task->begun_at && !job.threaded) mli_observe_start(&job, task->submitted_at, task->begun_at);
+  mli_observe_end(&job, state, task->begun_at != 0);
+}
+
 void mli_observe_wait(const char *what, uint64_t since) {
   if (mli_tracing()) tell_slice(MLI_TRACE_WAIT, since, mli_now(), 0, what);
 }

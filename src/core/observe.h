@@ -20,6 +20,8 @@ typedef struct mli_observed_job {
 
 /* What is known of a task by itself. */
 mli_observed_job mli_observe_task(const mli_task *task);
+/* It is about to be settled. What runs as a job of a loop tells of that itself. */
+void mli_observe_settle(const mli_task *task, mli_state state);
 
 /* The task was handed over, from `task->submitted_at` until now. */
 void mli_observe_submit(const mli_task *task);

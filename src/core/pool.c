@@ -98,15 +98,11 @@ static void pool_forget(mli_worker *w, mli_task *task) {
   if (!pinned && ex->class->between) ex->class->between(w);
 }
 
-static void run_observed(mli_worker *w, mli_task *task) {
+/* Somebody looks. */
+static void begin(mli_task *task) {
   mli_observed_job job = mli_observe_task(task);
-  bool cancelled = mli_future_settled(&task->future);
-  uint64_t began = mli_now();
-  job.threaded = true;
-  if (!cancelled) mli_observe_start(&job, task->submitted_at, began);
-  w->executor->class->run(w, task);
-  if (!cancelled) mli_observe_run(&job, began, 0);
-  mli_observe_end(&job, mli_future_state(&task->future), !cancelled);
+  task->begun_at = mli_now();
+  mli_observe_start(&job, task->submitted_at, task->begun_at);
 }
 
 static void *pool_main(void *arg) {
@@ -116,10 +112,8 @@ static void *pool_main(void *arg) {
   ex->class->open(w);
   for (mli_task *task; (task = next_task(w));) {
     mli_object_retain(&task->future.object);
-    if (mli_unlikely(mli_observing()))
-      run_observed(w, task);
-    else
-      ex->class->run(w, task);
+    if (mli_unlikely(mli_observing()) && !mli_future_settled(&task->future)) begin(task);
+    ex->class->run(w, task);
     pool_forget(w, task);
     mli_release(&task->future);
   }

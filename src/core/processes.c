@@ -27,12 +27,6 @@ void mli_processes_settle(mli_processes *p, mli_task *task, mli_verdict v) {
     v.traceback = NULL;
     v.status = ML_MEMORY;
   }
-  if (mli_unlikely(mli_observing())) {
-    mli_observed_job job = mli_observe_task(task);
-    job.arrow = false; /* here is no slice that it could point to */
-    if (task->begun_at) mli_observe_start(&job, task->submitted_at, task->begun_at);
-    mli_observe_end(&job, v.status == ML_OK ? v.state : MLI_FAILED, task->begun_at != 0);
-  }
   mli_task_settle(p->worker, task, v.state, v.outcome, v.traceback, v.status);
 }
 
