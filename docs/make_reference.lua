@@ -183,8 +183,10 @@ local function put_class(out, class)
   local rows = {}
   for _, field in ipairs(class.fields) do rows[#rows + 1] = row_of(field) end
   put_rows(out, rows)
-  local prefix = short(class.class):lower() .. ":"
-  for _, method in ipairs(class.methods) do put_function(out, "####", prefix, method) end
+  local name = short(class.class):lower()
+  for _, method in ipairs(class.methods) do
+    put_function(out, "####", name .. (method.method and ":" or "."), method)
+  end
 end
 
 --- The page.

@@ -6,6 +6,7 @@
 ---[jobs](jobs.md).
 ---@class moonloop
 ---@field version string the version, "0.1.0"
+---@field trace moonloop.Trace
 local moonloop = {}
 
 ---What may be a job: a function, `"module:function"`, a coroutine that was not started, a callable
@@ -903,5 +904,30 @@ function moonloop.on_blocked(f) end
 ---@field ms number so far
 ---@field traceback? string where it is
 ---@field inside? string the C call it is in, as far as is known
+
+-- Traces -------------------------------------------------------------------------------------
+
+---What happened when, on which thread: `ml.trace`. See [observing](observing.md#traces).
+---@class moonloop.Trace
+local Trace = {}
+
+---Begins to trace the whole process, and forgets an earlier trace.
+---@param options? moonloop.TraceOptions
+---@return boolean began false: it was on, and goes on
+function Trace.start(options) end
+
+---@class moonloop.TraceOptions
+---@field memory? integer bytes for events, of which the newest are kept: 64 MiB
+
+---Traces no more. What was traced can still be dumped.
+---@return boolean was whether it was on
+function Trace.stop() end
+
+---Writes what was traced up to now as Chrome trace events.
+---@async
+---@param path string of the file
+---@return boolean? ok nil on an error
+---@return table|moonloop.Error written `{ events =, dropped = }`, or the error
+function Trace.dump(path) end
 
 return moonloop

@@ -37,7 +37,8 @@ local function methods_of(value)
       if public and value[name] == f then set[name] = true end
     end
   end
-  local index = debug.getmetatable(value).__index
+  local meta = debug.getmetatable(value)
+  local index = meta and meta.__index or value
   if type(index) == "table" then
     take(index)
   else
@@ -110,6 +111,7 @@ describe("the reference", function()
       s["moonloop.Event"], s["moonloop.Condition"] = ml.Event(), ml.Condition()
       s["moonloop.Barrier"], s["moonloop.Queue"] = ml.Barrier(1), ml.Queue()
       s["moonloop.Channel"], s["moonloop.Var"] = ml.Channel(), ml.var()
+      s["moonloop.Trace"] = ml.trace
       ml.group(function(g) s["moonloop.Group"] = g end)
       ml.scope(function(scope) s["moonloop.Scope"] = scope end)
       s["moonloop.http.Response"], s["moonloop.http.Stream"] = response, stream
