@@ -26,7 +26,7 @@ static unsigned slot_of(uint64_t ns) {
 static uint64_t most_of(unsigned slot) {
   if (slot < MLI_HISTOGRAM_STEPS) return slot;
   unsigned power = slot / MLI_HISTOGRAM_STEPS + 3, step = slot % MLI_HISTOGRAM_STEPS;
-  return ((UINT64_C(1) << 4 | step) + 1 << (power - 4)) - 1;
+  return ((UINT64_C(16) + step + 1) << (power - 4)) - 1;
 }
 
 static void raise_to(atomic_ullong *most, uint64_t n) {
