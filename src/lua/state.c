@@ -56,6 +56,7 @@ static void free_memory(lml_state *S) {
 /* What the state made ends, and it counts no more as one of the host's. */
 static void close_record(lml_state *S) {
   if (S->closed) return;
+  if (S->loop && S->loop->watch.listed) lml_blocked_leave(S); /* closed from inside, by os.exit */
   lml_executors_close(S);
   if (!S->worker) lml_host_leave();
   S->closed = true;
