@@ -85,6 +85,53 @@ describe("a suite under the helper", function()
     assert.equal(0, code, output)
   end)
 
+  it("runs in no job with jobs=off, and guards it all the same", function()
+    local output, code = busted([[
+      it("is in none", function()
+        assert.is_false(ml.in_job())
+        ml.sleep(0.001)
+        assert.equal("in one", ml.run(function() return ml.in_job() and "in one" end))
+      end)
+      it("hangs", function()
+        require "moonloop.busted".timeout(0.1)
+        ml.promise().future:wait()
+      end)
+      it("hangs in a run", function()
+        require "moonloop.busted".timeout(0.1)
+        local clock <close> = require "moonloop.testing".clock{ autojump = false }
+        ml.run(ml.sleep, 3600)
+      end)
+      local ex
+      it("leaves", function() ex = ml.AsyncExecutor{} end)
+    ]], { "-Xhelper", "jobs=off,timeout=15" })
+    assert.same({ "2", "0", "3", "0" }, { counts(output) })
+    assert.equal(1, code)
+    assert.truthy(output:find("x_spec.lua:9: no end after 0.1 s; it waits here", 1, true), output)
+    assert.truthy(output:find("x_spec.lua:14: no end after 0.1 s", 1, true), output)
+    assert.truthy(output:find('made at x_spec.lua:17', 1, true), output)
+  end)
+
+  it("says nothing of tests that compute for long", function()
+    local output, code = busted [[
+      it("computes", function()
+        local deadline = os.clock() + 0.4
+        repeat until os.clock() > deadline
+      end)
+    ]]
+    assert.equal(0, code)
+    assert.is_nil(output:find("holds its loop", 1, true), output)
+  end)
+
+  it("refuses waits for ever, whatever the limit", function()
+    for _, jobs in ipairs { "on", "off" } do
+      local output = busted([[
+        it("waits", function() ml.Event():wait() end)
+      ]], { "-Xhelper", "timeout=15,jobs=" .. jobs })
+      assert.same({ "0", "0", "1", "0" }, { counts(output) })
+      assert.truthy(output:find("would wait for ever", 1, true), output)
+    end
+  end)
+
   it("runs a spec that knows nothing of moonloop", function()
     local output, code = busted [[
       insulate("plain", function()

@@ -361,6 +361,14 @@ describe("scope", function()
     end):result(h.TIMEOUT))
   end)
 
+  it("around a run leaves callbacks there to do what they may", function()
+    assert.equal("put", ml.timeout(h.TIMEOUT, ml.run, function()
+      local q = ml.Queue()
+      ml.spawn(function() end):add_done_callback(function() q:put "put" end)
+      return q:get()
+    end))
+  end)
+
   it("dropped unfinished is no scope any more", function()
     for _, run in ipairs{ ml.run, in_sync } do
       run(function()

@@ -4,13 +4,13 @@
 --   timeout=S    seconds that a test, or a function around it, may take; none by default
 --   leaks=off    no look after each test at what it left open
 --   parallel=N   spec files run in N Lua states, each on a thread of its own
+--   jobs=off     the suite runs in no job: a wait blocks its thread
 --
 -- busted loads its helper before "busted.execute", which is how the suite gets into a job.
 
 local check = require "moonloop.check"
 local core = require "moonloop.core"
 local guard = require "moonloop.busted.guard"
-local run = require "moonloop.run".run
 local busted_helper = {}
 
 local function fail(option, expected)
@@ -19,20 +19,22 @@ end
 
 --- Reads "timeout=5" and the like.
 local function read_options(list)
-  local options = { leaks = true }
+  local options = { leaks = true, jobs = true }
   for _, text in ipairs(list or {}) do
     local name, value = text:match "^([^=]+)=(.*)$"
     if name == "timeout" then
       options.timeout = tonumber(value)
       if not options.timeout or options.timeout <= 0 then fail(text, "timeout=SECONDS") end
-    elseif name == "leaks" then
-      if value ~= "on" and value ~= "off" then fail(text, "leaks=on or leaks=off") end
-      options.leaks = value == "on"
+    elseif name == "leaks" or name == "jobs" then
+      if value ~= "on" and value ~= "off" then
+        fail(text, ("%s=on or %s=off"):format(name, name))
+      end
+      options[name] = value == "on"
     elseif name == "parallel" then
       options.parallel = math.tointeger(tonumber(value))
       if not options.parallel or options.parallel < 1 then fail(text, "parallel=NUMBER") end
     else
-      fail(text, "timeout=SECONDS, leaks=off or parallel=NUMBER")
+      fail(text, "timeout=SECONDS, leaks=off, jobs=off or parallel=NUMBER")
     end
   end
   return options
@@ -46,7 +48,7 @@ local function install(options)
     guard.install(busted, options)
     local go = execute(busted)
     return function(runs, how)
-      local ok, err = xpcall(run, core.message_handler, function()
+      local ok, err = xpcall(guard.run, core.message_handler, options, function()
         if parallel then parallel.install(busted, options) end
         go(runs, how)
       end)

@@ -62,7 +62,8 @@ function scopes.scope(f, options)
 end
 
 --- A scope for whoever runs tests: its seconds are real ones, whatever a test's clock does, and
--- so are the times of its `set_deadline`, of `core.real_now`. In jobs.
+-- so are the times of its `set_deadline`, of `core.real_now`. It does not count where a wait
+-- for ever is refused.
 function scopes.real_scope(f, seconds)
   local scope = core.scope_push(false, seconds, true, true)
   return leave(scope, xpcall(f, trace, scope))

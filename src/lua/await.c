@@ -265,9 +265,9 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
   if (on_main < 0) on_main = mli_thread_is_main();
   while (!atomic_load_explicit(&a->woken, memory_order_acquire)) {
     if (a->why == 0 && lml_inbox_deliver(L, S)) continue;
-    uint64_t until = a->why ? MLI_FOREVER : deadline;
+    uint64_t until = a->why ? MLI_FOREVER : deadline, real = MLI_FOREVER;
     if (a->why == 0 && S->scope) {
-      uint64_t bound = lml_scope_deadline(S->scope);
+      uint64_t bound = lml_scope_deadline(S->scope, &real);
       if (bound < until) until = bound;
       if (lml_scope_expire(S->scope)) { /* its time has come, or a callback cancelled it */
         a->why = LML_CANCEL;
@@ -276,8 +276,11 @@ static void block(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline) {
       }
     }
     /* A signal that comes just before the thread sleeps is noticed a slice later. */
-    uint64_t slice = on_main ? mli_now() + SIGNAL_SLICE : MLI_FOREVER;
-    ml_status status = sleep_until(S, w->parker, a->what, until, slice);
+    if (on_main) {
+      uint64_t slice = mli_now() + SIGNAL_SLICE;
+      if (slice < real) real = slice;
+    }
+    ml_status status = sleep_until(S, w->parker, a->what, until, real);
     if (status == ML_OK && !lml_task_cancelled(S)) continue;
     if (a->why || atomic_load_explicit(&a->woken, memory_order_acquire)) continue;
     if (lml_task_cancelled(S))
@@ -510,10 +513,10 @@ static int l_poll(lua_State *L) {
   bool some = lml_inbox_deliver(L, S);
   while (!some && deadline != 0) {
     lml_await *a = lml_await_begin(L, S, "poll"); /* raises when a scope has ended */
-    uint64_t bound = lml_scope_deadline(S->scope);
+    uint64_t real, bound = lml_scope_deadline(S->scope, &real);
     uint64_t until = bound < deadline ? bound : deadline;
     mli_parker *parker = mli_container(a, lml_sync_wait, await)->parker;
-    ml_status status = sleep_until(S, parker, a->what, until, MLI_FOREVER);
+    ml_status status = sleep_until(S, parker, a->what, until, real);
     sync_pop(S);
     some = lml_inbox_deliver(L, S);
     if (status != ML_OK && interrupted(L, S, before)) lml_misuse(L, "interrupted!");

@@ -301,6 +301,13 @@ static int l_loop_limits(lua_State *L) {
   return 0;
 }
 
+/* may_block(): the running loop is not reported any more, unless the environment says when. */
+static int l_may_block(lua_State *L) {
+  lml_state *S = lml_upstate(L);
+  if (S->loop && !getenv("MOONLOOP_BLOCKED_MS")) mli_watch_limit(&S->loop->watch, 0);
+  return 0;
+}
+
 /* preempt(ms): from its next step on the running job lets others have their turn so often;
 ** 0: when it waits. In no job it says nothing. */
 static int l_preempt(lua_State *L) {
@@ -332,6 +339,7 @@ void lml_blocked_open(lua_State *L) {
   static const luaL_Reg functions[] = {
     { "on_blocked", l_on_blocked },
     { "loop_limits", l_loop_limits },
+    { "may_block", l_may_block },
     { "preempt", l_preempt },
     { NULL, NULL },
   };

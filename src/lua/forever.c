@@ -18,7 +18,7 @@
 ** may start one, no callback of a future or ref that may come. */
 static bool is_alone(const lml_state *S) {
   const lml_job *job = S->current;
-  if (S->worker || S->scope || lml_inbox_is_known(S->inbox)) return false;
+  if (S->worker || lml_thread_is_scoped(S) || lml_inbox_is_known(S->inbox)) return false;
   if (!job) return S->loop == NULL;
   return S->job_count == 1 && lml_future_is_local(job->fut) && !lml_job_is_bounded(job) &&
          mli_loop_is_quiet(S->loop);
@@ -46,7 +46,7 @@ static lml_job *job_of(const lml_state *S, const lml_future *u) {
 
 void lml_check_cycle(lua_State *L, lml_state *S, const lml_future *u) {
   const lml_job *me = S->current;
-  if (!me || S->scope || lml_job_cancelled(me) || lml_job_is_bounded(me)) return;
+  if (!me || lml_thread_is_scoped(S) || lml_job_cancelled(me) || lml_job_is_bounded(me)) return;
   char first[MLI_NAME_MAX + 8] = "";
   for (int steps = 0; steps < MOST_STEPS; steps++) {
     lml_job *job = job_of(S, u);

@@ -43,8 +43,9 @@ static void look(mli_timer *timer) {
   run *r = mli_container(timer, run, look);
   check_interrupt(r);
   check_cancel(r);
-  mli_loop_timer_start(r->S->loop, timer, mli_now() + SIGNAL_SLICE);
-  uint64_t bound = lml_scope_deadline(r->S->scope);
+  uint64_t real, bound = lml_scope_deadline(r->S->scope, &real);
+  uint64_t next = mli_now() + SIGNAL_SLICE;
+  mli_loop_timer_start(r->S->loop, timer, real < next ? real : next);
   if (bound != MLI_FOREVER) mli_loop_deadline_start(r->S->loop, &r->bound, bound);
 }
 

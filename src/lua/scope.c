@@ -4,7 +4,7 @@
 **
 **   local s = scope_push(shielded, timeout, owns, real)  -- the caller's innermost scope now
 **   s:cancel([reason])   s.cancelled   s:set_deadline(time or nil)
-**                         -- `real`: in a job, its time passes whatever a test does (clock.h)
+**                         -- `real`: its time passes whatever a test's clock does
 **   scope_pop(s)          -- whether it `owns` generators that may be open
 **   scope_left(s, ...)    -- a list of those to wait for, but for those among the values; nil
 **   scope_absorbs(s, err) -- was it this scope's own cancel?
@@ -24,7 +24,7 @@ typedef struct block {
   lml_state *S;
   lml_job *job; /* NULL: a sync state's, or left */
   bool entered;
-  bool real;         /* its deadline is a time of mli_now(), of a job's only */
+  bool real;         /* of whoever runs tests: its deadline is a time of mli_now() */
   bool owns;         /* its generators end with it; else they are those of the scope around it */
   int reason;        /* registry reference */
   uint64_t deadline; /* ns; MLI_FOREVER: none */
@@ -73,7 +73,7 @@ static int l_push(lua_State *L) {
   b->deadline = MLI_FOREVER;
   b->scope.shielded = lua_toboolean(L, 1);
   b->owns = lua_toboolean(L, 3);
-  b->real = lua_toboolean(L, 4) && S->current;
+  b->real = lua_toboolean(L, 4);
   if (b->real && deadline != 0 && deadline != MLI_FOREVER) deadline -= mli_time() - mli_now();
   luaL_setmetatable(L, SCOPE);
   lml_scope **slot = slot_of(S);
@@ -247,16 +247,25 @@ lml_scope *lml_scope_cancelled(lml_scope *innermost) {
 
 bool lml_job_is_bounded(const lml_job *job) {
   if (job->info && mli_timer_active(&job->info->deadline)) return true;
-  for (lml_scope *s = job->scope; s != &job->root; s = s->parent)
-    if (mli_container(s, block, scope)->deadline != MLI_FOREVER) return true;
+  for (lml_scope *s = job->scope; s != &job->root; s = s->parent) {
+    const block *b = mli_container(s, block, scope);
+    if (b->deadline != MLI_FOREVER && !b->real) return true;
+  }
   return false;
 }
 
-uint64_t lml_scope_deadline(lml_scope *innermost) {
-  uint64_t deadline = MLI_FOREVER;
+bool lml_thread_is_scoped(const lml_state *S) {
+  for (lml_scope *s = S->scope; s; s = s->parent)
+    if (!mli_container(s, block, scope)->real) return true;
+  return false;
+}
+
+uint64_t lml_scope_deadline(lml_scope *innermost, uint64_t *real) {
+  uint64_t deadline = *real = MLI_FOREVER;
   for (lml_scope *s = innermost; s; s = s->parent) {
     block *b = mli_container(s, block, scope);
-    if (b->deadline < deadline) deadline = b->deadline;
+    uint64_t *first = b->real ? real : &deadline;
+    if (b->deadline < *first) *first = b->deadline;
     if (s->shielded) break;
   }
   return deadline;
@@ -266,7 +275,8 @@ bool lml_scope_expire(lml_scope *innermost) {
   bool expired = false;
   for (lml_scope *s = innermost; s; s = s->parent) {
     block *b = mli_container(s, block, scope);
-    if (!s->since && b->deadline != MLI_FOREVER && b->deadline <= mli_time())
+    if (!s->since && b->deadline != MLI_FOREVER &&
+        b->deadline <= (b->real ? mli_now() : mli_time()))
       on_deadline(&b->timer);
     if (s->since) expired = true;
     if (s->shielded) break;

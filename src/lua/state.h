@@ -402,12 +402,15 @@ bool lml_inbox_is_known(lml_inbox *inbox);
 lml_scope *lml_scope_cancelled(lml_scope *innermost);
 /* Pushes the error value of a scope's cancel; not for a job's root. */
 void lml_scope_push_error(lua_State *L, lml_scope *scope);
-/* A sync state's: when the first of the scopes ends; ends those whose time has come,
-** and tells whether one of them is cancelled. */
-uint64_t lml_scope_deadline(lml_scope *innermost);
+/* A sync state's: when the first of the scopes ends, in seen time and, for those of whoever
+** runs tests, in real time; ends those whose time has come, and tells whether one of them
+** is cancelled. */
+uint64_t lml_scope_deadline(lml_scope *innermost, uint64_t *real);
 bool lml_scope_expire(lml_scope *innermost);
-/* Whether its own time limit or that of a scope that it is in will cancel it. */
+/* Whether its own time limit or that of a scope that it is in will cancel it; whether the
+** thread is in a scope. Those of whoever runs tests do not count. */
 bool lml_job_is_bounded(const lml_job *job);
+bool lml_thread_is_scoped(const lml_state *S);
 /* The job ends: its scopes are left. */
 void lml_scopes_leave(lml_job *job);
 /* The same for the thread outside of jobs: a worker's task ends. */

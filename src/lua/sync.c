@@ -50,7 +50,7 @@ uint64_t lml_check_whole(lua_State *L, int arg, lua_Integer least, const char *w
 
 bool lml_may_be_cancelled(const lml_state *S) {
   if (S->current) return lml_job_cancelled(S->current) != NULL;
-  return S->scope || S->task;
+  return S->task || (S->scope && lml_scope_expire(S->scope));
 }
 
 static void queued_abort(lml_await *a) {

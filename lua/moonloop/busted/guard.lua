@@ -7,6 +7,7 @@ local check = require "moonloop.check"
 local core = require "moonloop.core"
 local leaks = require "moonloop.busted.leaks"
 local scopes = require "moonloop.scopes"
+local run_loop = require "moonloop.run".run
 local guard = {}
 
 -- The functions of the user's that have a time limit.
@@ -102,6 +103,16 @@ local function watched(busted, safe, descriptor, run, element)
     safe(block.descriptor, function() error(leaks.describe(block.trace, left), 0) end, block)
     leaks.close(left)
   end, element)
+end
+
+--- Runs a suite: in a job, which may hold its loop, unless it is not to.
+---@param options { jobs: boolean }
+function guard.run(options, f)
+  if not options.jobs then return f() end
+  return run_loop(function()
+    core.may_block()
+    return f()
+  end)
 end
 
 --- Puts the guard around the functions of this busted.

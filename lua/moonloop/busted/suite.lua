@@ -6,7 +6,6 @@
 --   { channel = list, element = id, above = id, rest = the other arguments, packed }
 
 local check = require "moonloop.check"
-local ml = require "moonloop"
 local guard = require "moonloop.busted.guard"
 local testing = require "moonloop.testing"
 local suite = {}
@@ -130,7 +129,7 @@ function suite.run(settings, name, seed)
   local files = busted.context.children(root)
   records, ids = {}, { n = 1, [files[1]] = { id = 1, last = {} } }
   local done = records
-  local ok, err = pcall(ml.run, busted.execute)
+  local ok, err = pcall(guard.run, settings.options, busted.execute)
   if not ok and not guard.conclude(busted, err, 1) then error(err, 0) end
   records, files[#files], root.file = nil, nil, nil
   return done
