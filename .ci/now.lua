@@ -1,4 +1,6 @@
--- A helper for busted: keeps the name of the spec that runs in the file MOONLOOP_TEST_NOW.
+-- The helper of our own suite: moonloop.busted, and the name of the spec that runs is kept in the
+-- file MOONLOOP_TEST_NOW.
+require "moonloop.busted"
 local busted = require "busted"
 local path = assert(os.getenv "MOONLOOP_TEST_NOW")
 

@@ -39,6 +39,8 @@ describe("the event loop", function()
     local made = ml.get_event_loop()
     assert.equal(1, made:submit(function() return 1 end):result(h.TIMEOUT))
     assert.is_true(made == ml.get_event_loop())
+    ml.set_event_loop(nil)
+    assert.is_true(made:shutdown{ timeout = h.TIMEOUT })
   end)
 
   it("can only be an AsyncExecutor", function()

@@ -304,7 +304,8 @@ static int l_loop_limits(lua_State *L) {
 /* may_block(): the running loop is not reported any more, unless the environment says when. */
 static int l_may_block(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  if (S->loop && !getenv("MOONLOOP_BLOCKED_MS")) mli_watch_limit(&S->loop->watch, 0);
+  const char *given = getenv("MOONLOOP_BLOCKED_MS");
+  if (S->loop && !(given && *given)) mli_watch_limit(&S->loop->watch, 0);
   return 0;
 }
 

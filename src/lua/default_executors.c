@@ -51,7 +51,7 @@ static struct {
 
 bool lml_executor_is_default(const mli_executor *ex) {
   mli_lock_acquire(&defaults.lock);
-  bool is = ex == defaults.loop || ex == defaults.pool;
+  bool is = ex == defaults.loop || ex == defaults.pool || ex == defaults.cpu;
   mli_lock_release(&defaults.lock);
   return is;
 }
