@@ -76,13 +76,18 @@ check_layers() {
   ! grep -rnE '#include +<curl/' src/core || fail "libcurl below src/http"
 }
 
-# Fetches the source of the distribution's Lua into $lua_source, with settings of
-# its own for apt-get: the system's lists of sources stay as they are.
-fetch_lua() {
-  [ ! -f "$lua_source/src/lua.h" ] || return 0
-  has apt-get || fail "no source of Lua 5.4: name its directory in MOONLOOP_LUA_SOURCE"
-  apt=$build/check/apt
-  rm -rf "$apt" "$lua_source"
+# apt WORD...: apt-get in the folder $apt, with settings of its own: the system's lists of
+# sources stay as they are.
+apt() {
+  (cd "$apt" && apt-get -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$apt/parts" \
+    -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o APT::Sandbox::User= \
+    -o Acquire::Languages=none "$@")
+}
+
+# Makes that folder, for sources.
+begin_apt() {
+  apt=$1
+  rm -rf "$apt"
   mkdir -p "$apt/parts" "$apt/lists/partial" "$apt/archives/partial"
   for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
     [ -f "$list" ] || continue
@@ -92,13 +97,54 @@ fetch_lua() {
     [ -f "$list" ] || continue
     sed 's/^Types:.*/Types: deb-src/' "$list" >"$apt/parts/$(basename "$list")"
   done
-  set -- -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$apt/parts" \
-    -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o APT::Sandbox::User= \
-    -o Acquire::Languages=none
-  apt-get "$@" update || echo "some lists did not come: perhaps those of Lua did"
-  (cd "$apt" && apt-get "$@" source lua5.4)
+  apt update || echo "some lists did not come: perhaps those that are needed did"
+}
+
+# Fetches the source of the distribution's Lua into $lua_source.
+fetch_lua() {
+  [ ! -f "$lua_source/src/lua.h" ] || return 0
+  has apt-get || fail "no source of Lua 5.4: name its directory in MOONLOOP_LUA_SOURCE"
+  begin_apt "$build/check/apt"
+  apt source lua5.4
+  rm -rf "$lua_source"
   mv "$apt"/lua5.4-*/ "$lua_source"
   rm -rf "$apt"
+}
+
+# Fetches packages whose specs know nothing of moonloop.
+fetch_suites() {
+  [ ! -d "$suites" ] || return 0
+  has apt-get || fail "no packages with specs: have a folder of their sources at $suites"
+  begin_apt "$build/check/apt-suites"
+  apt source --tar-only lua-argparse lua-luassert lua-mediator lua-say
+  for tar in "$apt"/*.orig.tar.*; do (cd "$apt" && tar xf "$tar"); done
+  rm -rf "$apt"/*.tar.* "$apt/parts" "$apt/lists" "$apt/archives" "$apt"/*.bin "$apt"/*.dsc
+  mv "$apt" "$suites"
+}
+
+# Other people's specs have the same outcome under the helper as without, in one state and in
+# several.
+check_suites() {
+  use_build "$build"
+  result=0
+  for suite in "$suites"/*/; do
+    [ -d "$suite/spec" ] || continue
+    plain=''
+    for how in '' '--helper=moonloop.busted -Xhelper timeout=60' \
+      '--helper=moonloop.busted -Xhelper timeout=60,parallel=2'; do
+      # shellcheck disable=SC2086 # two words or none
+      out=$(cd "$suite" && LUA_PATH="./src/?.lua;./src/?/init.lua;./?.lua;$LUA_PATH" timeout 120 \
+        lua5.4 "$root/.ci/busted.lua" --ignore-lua --no-coverage -o plainTerminal $how spec 2>&1) &&
+        status=0 || status=$?
+      counts=$(echo "$out" | sed -n 's|^\([0-9]* success.*pending\) : .*|\1|p')
+      echo "$(basename "$suite") $how: $counts, exit status $status"
+      [ -n "$plain" ] || plain="$counts $status"
+      [ -n "$counts" ] && [ "$plain" = "$counts $status" ] && continue
+      echo "$out"
+      result=1
+    done
+  done
+  return $result
 }
 
 # sanitized NAME CMAKE-ARGS...: every spec and C test once more with that build.
@@ -163,7 +209,9 @@ done
 steps=${steps# }
 lua_source=${MOONLOOP_LUA_SOURCE:-$build/check/lua-source}
 
-for name in format lint exports layers; do
+suites=$build/check/suites
+if wanted suites; then quietly "fetching packages with specs" fetch_suites; fi
+for name in format lint exports layers suites; do
   if wanted "$name"; then step "$name" "check_$name" || exit 1; fi
 done
 
