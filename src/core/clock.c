@@ -327,7 +327,7 @@ void mli_clock_start(mli_loop *loop, mli_timer *timer, uint64_t deadline) {
 
 uint64_t mli_clock_sleep(mli_loop *loop) {
   mli_clock_loop *c = &loop->clock;
-  if (!c->wheel) return MLI_FOREVER; /* it runs, or this loop takes no part */
+  if (!c->wheel) return MLI_FOREVER;        /* it runs, or this loop takes no part */
   if (uv_backend_timeout(&loop->uv) == 0) { /* what it is to watch it is yet to tell the system */
     mli_loop_again(loop);
     return MLI_FOREVER;
