@@ -103,20 +103,25 @@ describe("a blocked loop", function()
   end)
 
   it("inside one C call says so, and where it came back to", function()
-    local reported = h.gate()
-    report_to(reported)
-    ex:submit(hold_in_c):result(h.TIMEOUT)
-    local info = reported:pass()
-    assert.matches("blocked_spec.lua:%d+: in ", info.traceback)
-    if not h.checking() then
-      assert.matches("libc.*, called at .*blocked_spec.lua:%d+$", info.inside)
-    end
+    local reported, any = h.gate(), h.checking()
+    ml.on_blocked(function(info) -- on a busy machine the call may be over before all is known
+      local known = any or (info.inside or ""):find "libc.*, called at .*blocked_spec.lua:%d+$"
+      if known and not reported:is_open() then reported:open(info) end
+    end)
+    h.eventually(function()
+      ex:submit(hold_in_c):result(h.TIMEOUT)
+      return reported:is_open()
+    end)
+    assert.matches("blocked_spec.lua:%d+: in ", reported:pass().traceback)
   end)
 
   it("whose job is but one C call is reported after it", function()
     local reported = h.gate()
     report_to(reported)
-    ex:submit(ml.job{ os.execute, "sleep 0.3", name = "shell" }):result(h.TIMEOUT)
+    h.eventually(function()
+      ex:submit(ml.job{ os.execute, "sleep 0.3", name = "shell" }):result(h.TIMEOUT)
+      return reported:is_open()
+    end)
     local info = reported:pass()
     assert.equal("shell", info.name)
     assert.is_nil(info.traceback)
