@@ -66,14 +66,13 @@ static void tell(mli_http_easy *easy, const char *failure) {
   mli_http *h = easy->request;
   char url[160], name[sizeof url + 32];
   snprintf(name, sizeof name, "%.16s %s", h->method, mli_http_masked(h->url, url, sizeof url));
-  uint64_t now = mli_now();
+  uint64_t now = mli_now(), started = now - (mli_time() - h->started); /* see core/clock.h */
   long status = 0;
-  mli_trace_event event = { .shape = MLI_TRACE_BEGIN,
-                            .topic = MLI_TRACE_HTTP,
-                            .at = h->started,
-                            .lane = mli_trace_new_lane() };
+  mli_trace_event event = {
+    .shape = MLI_TRACE_BEGIN, .topic = MLI_TRACE_HTTP, .at = started, .lane = mli_trace_new_lane()
+  };
   mli_trace_add(&event, name, NULL);
-  tell_phases(easy->curl, event.lane, h->started, now, !failure);
+  tell_phases(easy->curl, event.lane, started, now, !failure);
   curl_easy_getinfo(easy->curl, CURLINFO_RESPONSE_CODE, &status);
   event.shape = MLI_TRACE_END;
   event.at = now;
