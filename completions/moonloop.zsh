@@ -8,6 +8,8 @@ _arguments -S \
   '-v[show versions]' \
   '-E[ignore environment variables]' \
   '-W[turn warnings on]' \
+  '--trace[write what happened when]:file:_files' \
+  '--stats[show at the end how busy it was]' \
   '(- *)--help[show the options]' \
   '(-)-[execute standard input]' \
   '1:script:_files' \

@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #include "park.h"
+#include "system.h"
 
 mli_stats mli_stats_all;
 
@@ -105,7 +104,7 @@ mli_stats_turns *mli_stats_loop_begins(void) {
   mli_stats_turns *t = calloc(1, sizeof *t);
   char name[16] = "main";
   if (!t) return NULL;
-  if (syscall(SYS_gettid) != (long)getpid()) pthread_getname_np(pthread_self(), name, sizeof name);
+  if (!mli_thread_is_main()) pthread_getname_np(pthread_self(), name, sizeof name);
   t->since = mli_now();
   mli_lock_acquire(&own.lock);
   t->loop = loop_of(name);

@@ -65,9 +65,9 @@ bool mli_is_sealed(int fd);
 
 /* For people only: a part of the name may be all that is kept. */
 void mli_thread_name(const char *name);
-/* The calling thread as the kernel numbers it, the clock of its processor time, and whether
-** a thread of this process runs, or would if it had a processor. Where that is not known:
-** 0, false and false. */
+/* A number for the calling thread, on Linux the kernel's; the clock of its processor time, and
+** whether a thread of this process runs, or would if it had a processor: false where that is
+** not known. */
 long mli_thread_number(void);
 bool mli_thread_clock(clockid_t *clock);
 bool mli_thread_is_runnable(long number);

@@ -163,7 +163,15 @@ void mli_thread_name(const char *name) {
 #endif
 }
 
-long mli_thread_number(void) { return 0; }
+long mli_thread_number(void) {
+#ifdef __APPLE__
+  uint64_t number = 0;
+  pthread_threadid_np(NULL, &number);
+  return (long)number;
+#else
+  return (long)(intptr_t)pthread_self();
+#endif
+}
 
 bool mli_thread_clock(clockid_t *clock) {
   (void)clock;

@@ -4,9 +4,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #include "park.h"
+#include "system.h"
 
 typedef struct chunk chunk;
 
@@ -78,8 +77,8 @@ static track *here(void) {
   track *t = calloc(1, sizeof *t);
   if (!t) return NULL;
   pthread_once(&once, make_key);
-  t->thread = syscall(SYS_gettid);
-  if (t->thread == (long)getpid())
+  t->thread = mli_thread_number();
+  if (mli_thread_is_main())
     memcpy(t->name, "main", sizeof "main");
   else if (pthread_getname_np(pthread_self(), t->name, sizeof t->name) != 0)
     memcpy(t->name, "thread", sizeof "thread");
