@@ -47,7 +47,10 @@ end
 describe("a blocked loop", function()
   local ex
 
-  before_each(function() ex = ml.AsyncExecutor{ name = "held", blocked_ms = 20 } end)
+  before_each(function()
+    ex = ml.AsyncExecutor{ name = "held", blocked_ms = 20 }
+    ex:submit(h.state_id):result(h.TIMEOUT) -- what it loads may take long itself
+  end)
   after_each(function()
     ml.on_blocked(nil)
     h.close(ex)
