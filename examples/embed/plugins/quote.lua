@@ -4,5 +4,5 @@ local http = require "moonloop.http"
 local UPSTREAM <const> = os.getenv "UPSTREAM"
 
 return function()
-  return assert(http.get(UPSTREAM .. "/quote", { timeout = 2 })).body
+  return assert(http.get(UPSTREAM .. "/quote", { timeout = 4 })).body
 end
