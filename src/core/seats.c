@@ -4,11 +4,12 @@
 
 struct mli_seat {
   mli_object object;
-  mli_loop *loop;   /* [I] a reference */
-  mli_node leave;   /* the holder's last word, to the loop */
-  mli_seat *next;   /* [L] of its child */
-  mli_child *child; /* [L] NULL: none yet, or no more */
-  bool lost, left;  /* [L] its child has ended; nobody holds it any more */
+  mli_loop *loop;    /* [I] a reference */
+  mli_node leave;    /* the holder's last word, to the loop */
+  mli_seat *next;    /* [L] of its child */
+  mli_child *child;  /* [L] NULL: none yet, or no more */
+  bool lost, left;   /* [L] its child has ended; nobody holds it any more */
+  mli_child_end end; /* [L] how its child ended */
 };
 
 static void seat_destroy(mli_object *object) {
@@ -70,11 +71,11 @@ static int take_place(mli_processes *p, mli_seat *seat) {
   return 0;
 }
 
-static void fail_lost(mli_processes *p, mli_task *task) {
+static void fail_lost(mli_processes *p, mli_task *task, const mli_child_end *end) {
   char text[128];
-  snprintf(text, sizeof text, "the process of executor '%s' that was held has ended",
+  snprintf(text, sizeof text, "process %d of executor '%s' that was held has ended", (int)end->pid,
            p->worker->executor->name);
-  mli_processes_fail(p, task, p->o.hooks->error(p, "crashed", text, NULL), NULL);
+  mli_processes_fail(p, task, p->o.hooks->error(p, "crashed", text, end), NULL);
 }
 
 void mli_seat_run(mli_processes *p, mli_task *task) {
@@ -84,7 +85,7 @@ void mli_seat_run(mli_processes *p, mli_task *task) {
     mli_line_put(&p->queue, task);
     p->queued++;
   } else if (seat->lost) {
-    if (mli_processes_claim(p, task)) fail_lost(p, task);
+    if (mli_processes_claim(p, task)) fail_lost(p, task, &seat->end);
   } else if (!seat->child && (err = take_place(p, seat)) != 0) {
     if (mli_processes_claim(p, task))
       mli_processes_fail(p, task, mli_processes_start_error(p, err), NULL);
@@ -97,6 +98,7 @@ void mli_seats_end(mli_child *c, const mli_child_end *end) {
   mli_processes *p = c->pool;
   while (c->seats) {
     c->seats->lost = true;
+    c->seats->end = *end;
     leave_place(c->seats);
   }
   if (!c->own.first) return;
