@@ -268,18 +268,21 @@ describe("what a test leaves open", function()
     assert.truthy(output:find("  tcp socket %(127%S+, made at x_spec.lua:8\n"), output)
   end)
 
-  it("is looked for at the end of the file where a setup made it", function()
-    local output = busted [[
-      local tcp = require "moonloop.tcp"
-      local good, bad
-      setup(function() good, bad = tcp.listen(), tcp.listen() end)
-      teardown(function() good:close() end)
-      it("passes", function() assert(good and bad) end)
-    ]]
-    assert.same({ "1", "0", "1", "0" }, { counts(output) })
-    local _, n = output:gsub("tcp server", "")
-    assert.equal(1, n, output)
-  end)
+  for _, lazy in ipairs { "", "lazy_" } do
+    it("is looked for at the end of the file where a " .. lazy .. "setup made it", function()
+      local output = busted((([[
+        local tcp = require "moonloop.tcp"
+        local good, bad
+        lazy_setup(function() good, bad = tcp.listen(), tcp.listen() end)
+        lazy_teardown(function() good:close() end)
+        it("passes", function() assert(good and bad) end)
+        it("passes too", function() assert(good and bad) end)
+      ]]):gsub("lazy_", lazy)))
+      assert.same({ "2", "0", "1", "0" }, { counts(output) })
+      local _, n = output:gsub("tcp server", "")
+      assert.equal(1, n, output)
+    end)
+  end
 
   it("is nothing where all was closed after the test, or is just ending", function()
     local output, code = busted [[

@@ -19,6 +19,7 @@ local LIMITED <const> = {
 local NONE <const> = math.huge -- an element's limit: none
 
 local current -- the function that runs: { scope, element, limit, began, outer }
+local mark -- what was open when the test, or file, that runs began
 local the_busted, default_limit
 
 --- The seconds that a function of this element, or one around it, may take; nil: any.
@@ -80,6 +81,8 @@ local function limited(safe, descriptor, run, element)
     end
     local status = safe(descriptor, body, element)
     current = mine.outer
+    -- It runs in the first test of its block, and what it opens is for all of them.
+    if descriptor == "lazy_setup" and mark then mark = leaks.mark() end
     -- What the function keeps in its variables stays open: it is among the values.
     return status, descriptor ~= "it" and run or nil
   end, limit)
@@ -88,9 +91,11 @@ end
 --- Runs a test, or a file, and reports what it has left open.
 local function watched(busted, safe, descriptor, run, element)
   return safe(descriptor, function()
-    local mark = leaks.mark()
+    local outer = mark
+    mark = leaks.mark()
     run()
     local left = leaks.since(mark)
+    mark = outer
     if not left then return end
     -- For busted this is a function after the test, and it has failed.
     local block = {

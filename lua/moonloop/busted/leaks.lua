@@ -4,7 +4,7 @@ local ml = require "moonloop"
 local core = require "moonloop.core"
 local leaks = {}
 
-local GRACE <const> = 0.1 -- seconds for what is ending already
+local GRACE <const> = 1 -- seconds for what is ending already
 local CLOSE <const> = 2 -- seconds that closing may take
 
 --- From now on, this state knows what it opens.
