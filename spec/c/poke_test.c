@@ -93,7 +93,7 @@ static void break_script(const char *text) {
   CHECK(poke_until(S, LML_POKE_CANCEL, has_ended));
   atomic_store(&give_up, true);
   pthread_join(thread, NULL);
-  luaL_dostring(state, "return"); /* serves what came after the end */
+  CHECK_EQ(luaL_dostring(state, "return"), LUA_OK); /* serves what came after the end */
   CHECK(s.status != LUA_OK);
   CHECK(lua_isstring(state, -1) && strstr(lua_tostring(state, -1), "broken") != NULL);
 }
