@@ -148,7 +148,9 @@ check_suites() {
 }
 
 # sanitized NAME CMAKE-ARGS...: every spec and C test once more with that build.
-# But those that mostly run other programs, or measure time, run once, in `./dev test`.
+# But those that mostly run other programs, or measure time, run once, in `./dev test`; and
+# what has little to show that build runs there only when it is named, for the time it takes:
+# `./dev check tsan spec/*_spec.lua`.
 # Reports of processes that specs start count too. Specs that measure memory or
 # count threads see the name in MOONLOOP_CHECK.
 sanitized() {
@@ -167,8 +169,13 @@ sanitized() {
   export MOONLOOP_TEST_LIMIT="${MOONLOOP_TEST_LIMIT:-1800}"
   result=0
   if [ -z "$files" ]; then
-    once='/(docs|examples|install|busted_helper|busted_parallel|testing|program|repl|http_timeouts)_spec'
-    files=$(ls spec/c/*_test.c spec/*_spec.lua | grep -vE "$once")
+    once='docs|examples|install|embed|hosts|busted_helper|busted_parallel|testing|program|repl|http_timeouts'
+    case $MOONLOOP_CHECK in
+      gc) once="$once|process_faults|preempt" ;;
+      # HTTP's options are one thread's work; http, http2, http_cancel and http_session stay.
+      tsan) once="$once|process_faults|crossing_[a-z]*|websocket_rules|http_([d-r]|co|st|up)[a-z]*" ;;
+    esac
+    files=$(ls spec/c/*_test.c spec/*_spec.lua | grep -vE "/($once)_spec")
   fi
   # shellcheck disable=SC2086 # a list of words
   run_tests "$dir" $files || result=1
