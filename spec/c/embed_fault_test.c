@@ -52,13 +52,8 @@ static int load_faults(lua_State *L) {
 
 static lua_State *new_state(void *user) {
   (void)user;
-  lua_State *L = luaL_newstate();
+  lua_State *L = embed_state("faults", load_faults);
   if (!L) return NULL;
-  luaL_openlibs(L);
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  lua_pushcfunction(L, load_faults);
-  lua_setfield(L, -2, "faults");
-  lua_settop(L, 0);
   atomic_store(&last_state, L);
   return L;
 }

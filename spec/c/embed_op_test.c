@@ -189,14 +189,7 @@ static int load_library(lua_State *L) {
 
 static lua_State *new_state(void *user) {
   (void)user;
-  lua_State *L = luaL_newstate();
-  if (!L) return NULL;
-  luaL_openlibs(L);
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  lua_pushcfunction(L, load_library);
-  lua_setfield(L, -2, "library");
-  lua_settop(L, 0);
-  return L;
+  return embed_state("library", load_library);
 }
 
 static ml_executor *make(void) {

@@ -41,13 +41,8 @@ static atomic_int states_made, states_closed;
 
 static lua_State *new_state(void *user) {
   (void)user;
-  lua_State *L = luaL_newstate();
+  lua_State *L = embed_state("plugin", load_plugin);
   if (!L) return NULL;
-  luaL_openlibs(L);
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  lua_pushcfunction(L, load_plugin);
-  lua_setfield(L, -2, "plugin");
-  lua_settop(L, 0);
   atomic_fetch_add(&states_made, 1);
   return L;
 }
