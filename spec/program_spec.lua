@@ -446,7 +446,7 @@ describe("the moonloop program", function()
         shown "still there",
         [[printf '\004']],
       }, "\n"))
-      local out, err, code = shell "sh keys.sh | timeout 30 script -qec moonloop /dev/null"
+      local out, err, code = shell "sh keys.sh | timeout 30 script -qec 'exec moonloop' /dev/null"
       assert.equal(0, code, out .. err)
       assert.truthy(out:find "interrupted!.*interrupted!.*[\n\r]still there", out)
     end)
@@ -484,7 +484,7 @@ describe("the moonloop program", function()
     table.insert(steps, shown "^the end")
     table.insert(steps, typed [[\004]])
     write("edit.sh", table.concat(steps, "\n"))
-    local out, err, code = shell("sh edit.sh | timeout 60 script -qec moonloop /dev/null",
+    local out, err, code = shell("sh edit.sh | timeout 60 script -qec 'exec moonloop' /dev/null",
       { MOONLOOP_HISTORY = folder .. "/history", TERM = "dumb" })
     assert.equal(0, code, out .. err)
     assert.truthy(out:find "and nobody asked for it", out)
