@@ -491,6 +491,8 @@ function Executor:jobs() end
 ---@field parent? string the job that spawned it
 ---@field submitted_at? string "file.lua:12"
 ---@field traceback? string
+---@field runs_at? string on a thread of a pool, "file.lua:31"
+---@field inside? string the C call in which it holds its thread, and the line that called it
 ---@field pid? integer of the child where it runs
 
 ---One thread or child of an executor, held. `<close>` lets it go.

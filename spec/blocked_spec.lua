@@ -237,6 +237,66 @@ describe("a blocked loop", function()
   end)
 end)
 
+describe("jobs() of a pool", function()
+  it("says where each is: its line, its wait or its C call", function()
+    local pool = ml.ThreadExecutor{ name = "busy", workers = 3 }
+    local started, release, pipe = { h.gate(), h.gate(), h.gate() }, h.gate(), new_pipe()
+    pool:submit(ml.job{ function(s, gate, f)
+      s:open()
+      return f(gate)
+    end, started[1], release, hold, name = "spinner" })
+    pool:submit(ml.job{ h.hold, started[2], release, name = "waiter" })
+    pool:submit(ml.job{ read_pipe, pipe, started[3], name = "reader" })
+    for _, gate in ipairs(started) do gate:pass() end
+    pool:submit(ml.job{ function() end, name = "later" })
+    local jobs
+    h.eventually(function()
+      jobs = {}
+      for _, job in ipairs(pool:jobs()) do jobs[job.name] = job end
+      local known = jobs.spinner.runs_at and jobs.waiter.waits_for and jobs.reader.inside
+      return known and jobs.reader.inside:find "called at" or h.checking()
+    end)
+    release:open()
+    end_pipe(pipe)
+    h.close(pool)
+    assert.equal("queued", jobs.later.state)
+    assert.is_nil(jobs.later.runs_at)
+    if h.checking() then return end
+    assert.matches("spec/.*.lua:%d+$", jobs.spinner.runs_at)
+    assert.matches("helpers.lua:%d+$", jobs.waiter.runs_at)
+    assert.matches("libc.*, called at .*blocked_spec.lua:%d+$", jobs.reader.inside)
+  end)
+
+  it("says where it is now, not where it was", function()
+    local pool = ml.ThreadExecutor{ name = "busy", workers = 1 }
+    local started, first, there, second = h.gate(), h.gate(), h.gate(), h.gate()
+    local job = pool:submit(function(s, one, t, two, limit)
+      local deadline = ml.now() + limit
+      s:open()
+      while not one.future:done() and ml.now() < deadline do math.random() end
+      t:open()
+      while not two.future:done() and ml.now() < deadline do math.random() end
+    end, started, first, there, second, h.TIMEOUT)
+    local function line() -- of this file: a gate's own is elsewhere
+      local at
+      h.eventually(function()
+        at = (pool:jobs()[1].runs_at or ""):match "blocked_spec.lua:(%d+)$"
+        return at or h.checking()
+      end)
+      return tonumber(at)
+    end
+    started:pass()
+    local before = line()
+    first:open()
+    there:pass()
+    local after = line()
+    second:open()
+    job:result(h.TIMEOUT)
+    h.close(pool)
+    if not h.checking() then assert.equal(before + 2, after) end
+  end)
+end)
+
 describe("a pool that does not stop", function()
   it("names its jobs, their lines, waits and C calls", function()
     local pool = ml.ThreadExecutor{ name = "stuck", workers = 3 }

@@ -77,7 +77,8 @@ function Executor:map(job, list, options)
 end
 
 --- How long a loop may take to answer, and what holds it to say more, in seconds.
-local ANSWER, MORE = 0.1, 0.2
+local ANSWER <const>, MORE <const> = 0.1, 0.2
+local LOOKS <const> = 20 -- at a pool, in the time of an answer
 
 --- A job's name, what it waits for or where it runs, and where it was submitted.
 local function held_by(job)
@@ -91,6 +92,16 @@ local function held_by(job)
   end
   if job.submitted_at then facts[#facts + 1] = "submitted at " .. job.submitted_at end
   return #facts > 0 and ("%s (%s)"):format(job.name, table.concat(facts, ", ")) or job.name
+end
+
+--- Has the threads of a pool note where they are. A line that called into C is known at a second
+-- look; inside a C function that computes there is none.
+local function locate(pool)
+  local began = core.real_now()
+  for _ = 1, LOOKS do
+    if core.look(pool, began) then return end
+    core.sleep(ANSWER / LOOKS)
+  end
 end
 
 --- The names of jobs, for a message.
@@ -120,12 +131,6 @@ function Executor:shutdown(options)
   local ended = core.shutdown(self, options.cancel)
   if not wait then return true end
   if not ended:wait(options.timeout) then
-    if core.executor_kind(self) == "thread" then
-      for _ = 1, 2 do -- a line that called into C is known at a second look
-        core.look(self)
-        core.sleep(ANSWER / 2)
-      end
-    end
     local left = self:jobs()
     local who = #left > 0 and names_of(left) or "its loop does not answer"
     local text = ("executor '%s' did not stop: %s"):format(core.executor_name(self), who)
@@ -139,13 +144,16 @@ end
 function Executor:stats() return core.stats(check.executor("stats", self)) end
 
 --- What runs, waits and is queued now.
--- @return list of { name, state, waits_for, since, parent, submitted_at, traceback }
+-- @return list of { name, state, waits_for, since, parent, submitted_at, traceback }; of what runs
+--   on a thread of a pool runs_at, or inside: the C call
 function Executor:jobs()
   check.executor("jobs", self)
-  local answers = core.ask_jobs(self)
-  if core.executor_kind(self) == "thread" then return answers end
+  if core.executor_kind(self) == "thread" then
+    locate(self)
+    return core.ask_jobs(self)
+  end
   local all = {}
-  for i, answer in ipairs(answers) do
+  for i, answer in ipairs(core.ask_jobs(self)) do
     local ok, list = answer:wait(ANSWER)
     if not ok then -- it is held up: what holds it may say more
       local either = { answer, core.ask_running(self, i) }

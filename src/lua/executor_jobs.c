@@ -249,12 +249,13 @@ static int l_ask_running(lua_State *L) {
   return 1;
 }
 
-/* look(executor): has its threads note where they are. */
+/* look(executor[, since]): has its threads note where they are, all or those that have not
+** since that time, of real_now. Returns whether there is no more to be known. */
 static int l_look(lua_State *L) {
   mli_executor *ex = lml_executor_check(L, 1);
-  mli_worker *w;
-  for (unsigned i = 0; (w = mli_executor_worker(ex, i)); i++) lml_spot_ask(w);
-  return 0;
+  uint64_t since = lua_isnone(L, 2) ? MLI_FOREVER : (uint64_t)(luaL_checknumber(L, 2) * 1e9);
+  lua_pushboolean(L, lml_spot_ask_all(ex, since));
+  return 1;
 }
 
 /* spot(executor, i) -> what holds its loop i, as far as it was asked, or nil. */

@@ -144,6 +144,16 @@ bool lml_spot_read(mli_worker *w, lml_spot *out) {
   return look_at(w, &(look){ .f = read_spot, .out = out }) || read_task(w, out);
 }
 
+bool lml_spot_ask_all(mli_executor *ex, uint64_t since) {
+  mli_worker *w;
+  lml_spot spot;
+  bool all = true;
+  for (unsigned i = 0; (w = mli_executor_worker(ex, i)); i++)
+    if (lml_spot_read(w, &spot) && (spot.when < since || !spot.at[0]))
+      all = !lml_spot_ask(w) && all;
+  return all;
+}
+
 /* ---- in words ---- */
 
 void lml_spot_describe(const lml_spot *spot, char *text, size_t size) {
@@ -185,21 +195,11 @@ void lml_spot_where(const lml_spot *spot, char *text, size_t size) {
   }
 }
 
-/* Has them all say where they are. True: there is no more to be known. */
-static bool know_all(mli_executor *ex) {
-  mli_worker *w;
-  lml_spot spot;
-  bool all = true;
-  for (unsigned i = 0; (w = mli_executor_worker(ex, i)); i++)
-    if (lml_spot_read(w, &spot) && !spot.at[0]) all = !lml_spot_ask(w) && all;
-  return all;
-}
-
 void lml_spot_all(mli_executor *ex, const char *separator, unsigned wait_ms, char *text,
                   size_t size) {
   mli_worker *w;
-  for (uint64_t until = mli_now() + wait_ms * MLI_MILLISECOND; !know_all(ex) && mli_now() < until;)
-    uv_sleep(ANSWER_MS);
+  uint64_t until = mli_now() + wait_ms * MLI_MILLISECOND;
+  while (!lml_spot_ask_all(ex, 0) && mli_now() < until) uv_sleep(ANSWER_MS);
   text[0] = '\0';
   size_t n = 0;
   for (unsigned i = 0; n < size && (w = mli_executor_worker(ex, i)); i++) {

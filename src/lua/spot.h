@@ -41,6 +41,9 @@ void lml_spot_place(lua_State *L, lml_state *S);
 
 /* Has the worker note where it is. False: it runs nothing. */
 bool lml_spot_ask(mli_worker *w);
+/* Has all those of an executor note it that have not since then, or not the line. True: there is
+** no more to be known. */
+bool lml_spot_ask_all(mli_executor *ex, uint64_t since);
 /* Where it is in what it runs now, as far as it was asked; else only what that is. False: it
 ** runs nothing. */
 bool lml_spot_read(mli_worker *w, lml_spot *out);
