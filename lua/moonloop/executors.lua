@@ -180,7 +180,6 @@ end
 function executor_meta.__close(self, err)
   scopes.shield(Executor.shutdown, self, core.is_cancelled(err) and { cancel = true } or nil)
 end
-executor_meta.__metatable = false
 
 --- Checks the options all executors share; returns name, max_pending, init...
 local function executor_options(what, options, known)

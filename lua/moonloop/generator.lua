@@ -81,13 +81,13 @@ end
 ---@param timeout number|nil seconds
 ---@return true|nil # nil: err has the code "timeout"; raises the error of the clean-up
 ---@return table|nil err
-function core.generator_metatable.__index:close(timeout)
+function generators.close(self, timeout)
   if core.cancelled() then return close_shielded(self, core.check_timeout(timeout)) end
   return go_on(self, xpcall(core.generator_close, trace, self, timeout))
 end
 
 --- Waits for at most 5 s, shielded; raises the error of the clean-up, or that it takes longer.
-function core.generator_metatable.__close(self)
+function generators.leave(self)
   core.disown(self)
   scopes.shield(close_by, self, core.now() + CLEAN_UP)
 end

@@ -5,11 +5,47 @@
 -- says otherwise.
 
 local core = ...
-local executors = require "moonloop.executors"
-local generator = require "moonloop.generator"
-local lists = require "moonloop.lists"
-local scopes = require "moonloop.scopes"
-require "moonloop.sync"
+local require <const> = require
+
+--- Gives functions of a module by name. It is loaded with the first call of one of them: most
+-- states need few, and each worker of a pool has a state.
+local function later(module)
+  return function(name)
+    local f
+    return function(...)
+      f = f or require(module)[name]
+      return f(...)
+    end
+  end
+end
+
+--- The same for what handles can do: the module puts its own functions in place of these.
+local function methods_later(metatable, module)
+  function metatable.__index(self, key)
+    require(module)
+    return self[key]
+  end
+  function metatable.__close(...)
+    require(module)
+    return metatable.__close(...)
+  end
+  metatable.__metatable = false
+end
+
+local executors = later "moonloop.executors"
+local generators = later "moonloop.generator"
+local jobs = later "moonloop.jobs"
+local lists = later "moonloop.lists"
+local scopes = later "moonloop.scopes"
+local traces = later "moonloop.trace"
+
+methods_later(core.executor_metatable, "moonloop.executors")
+methods_later(core.pin_metatable, "moonloop.workers")
+core.generator_metatable.__index.close = generators "close"
+core.generator_metatable.__close = generators "leave"
+core.condition_methods.wait = later "moonloop.sync" "wait"
+core.spawn_other(jobs "spawn")
+core.submit_other(jobs "submit")
 
 -- Every state of a worker comes through here: one constructor is the quickest way to fill it.
 local ml = {
@@ -31,44 +67,44 @@ local ml = {
   is_cancelled = core.is_cancelled,
   is_timeout = core.is_timeout,
 
-  job = require("moonloop.jobs").job,
-  group = require("moonloop.groups").group,
-  run = require("moonloop.run").run,
-  var = require("moonloop.vars").var,
-  trace = require "moonloop.trace",
+  job = jobs "job",
+  group = later "moonloop.groups" "group",
+  run = later "moonloop.run" "run",
+  var = later "moonloop.vars" "var",
+  trace = { start = traces "start", stop = traces "stop", dump = traces "dump" },
 
-  scope = scopes.scope,
-  shield = scopes.shield,
-  timeout = scopes.timeout,
-  wait_for = scopes.wait_for,
-  move_on_after = scopes.move_on_after,
-  defer = scopes.defer,
+  scope = scopes "scope",
+  shield = scopes "shield",
+  timeout = scopes "timeout",
+  wait_for = scopes "wait_for",
+  move_on_after = scopes "move_on_after",
+  defer = scopes "defer",
 
-  complete_async_jobs = lists.complete_async_jobs,
-  gather = lists.gather,
-  wait = lists.wait,
-  as_completed = lists.as_completed,
-  map = lists.map,
-  each = lists.each,
+  complete_async_jobs = lists "complete_async_jobs",
+  gather = lists "gather",
+  wait = lists "wait",
+  as_completed = lists "as_completed",
+  map = lists "map",
+  each = lists "each",
 
-  AsyncExecutor = executors.AsyncExecutor,
-  ThreadExecutor = executors.ThreadExecutor,
-  ProcessExecutor = require("moonloop.processes").ProcessExecutor,
-  run_async_job = executors.run_async_job,
-  run_async = executors.run_async,
-  async_to_sync = executors.async_to_sync,
-  sync_to_async = executors.sync_to_async,
-  to_thread = executors.to_thread,
-  cpu = executors.cpu,
-  cpu_executor = executors.cpu_executor,
-  run_in_executor = executors.run_in_executor,
-  get_event_loop = executors.get_event_loop,
-  set_event_loop = executors.set_event_loop,
-  stats = executors.stats,
-  jobs = executors.jobs,
+  AsyncExecutor = executors "AsyncExecutor",
+  ThreadExecutor = executors "ThreadExecutor",
+  ProcessExecutor = later "moonloop.processes" "ProcessExecutor",
+  run_async_job = executors "run_async_job",
+  run_async = executors "run_async",
+  async_to_sync = executors "async_to_sync",
+  sync_to_async = executors "sync_to_async",
+  to_thread = executors "to_thread",
+  cpu = executors "cpu",
+  cpu_executor = executors "cpu_executor",
+  run_in_executor = executors "run_in_executor",
+  get_event_loop = executors "get_event_loop",
+  set_event_loop = executors "set_event_loop",
+  stats = executors "stats",
+  jobs = executors "jobs",
 
-  generator = generator.generator,
-  agen_to_gen = generator.agen_to_gen,
+  generator = generators "generator",
+  agen_to_gen = generators "agen_to_gen",
 
   Semaphore = core.Semaphore,
   Lock = core.Lock,

@@ -131,8 +131,8 @@ function jobs.resolve(f)
   return value
 end
 
---- What `core.spawn` and `core.submit` leave to be taken apart.
-core.spawn_other(function(...)
+--- What `core.spawn` leaves to be taken apart: all but functions.
+function jobs.spawn(...)
   local f, name, timeout, args = open(...)
   if not core.has_loop() then
     local executor = placed(core.default_executor(), (...))
@@ -142,12 +142,14 @@ core.spawn_other(function(...)
     misuse "spawn: options 'loop' and 'affinity' are for submit: a spawned job stays on its loop"
   end
   return core.spawn_named(name, timeout, jobs.resolve(f), unpack(args, 1, args.n))
-end)
-core.submit_other(function(try, executor, ...)
+end
+
+--- The same for `core.submit` and, where `try` is set, `core.try_submit`.
+function jobs.submit(try, executor, ...)
   local f, name, timeout, args = open(...)
   local submit = try and core.try_submit_opened or core.submit_opened
   return submit(placed(executor, (...)), name, timeout, f, unpack(args, 1, args.n))
-end)
+end
 jobs.open = open
 
 --- The body of a job with slices of its own.

@@ -32,7 +32,6 @@ function meta.__index(self, key)
   return Worker[key]
 end
 meta.__close = Worker.close
-meta.__metatable = false
 
 local workers = {}
 
