@@ -18,7 +18,9 @@ foreach(test ${tests})
   get_filename_component(name "${test}" NAME_WE)
   if(name STREQUAL "crossing_test") # brings its own stand-ins for the rest of src/lua
     moonloop_c_test(${name} core LUA_HEADERS LUA_LIBRARY)
-    target_sources(${name} PRIVATE src/lua/crossing.c src/lua/names.c src/lua/bytecode.c)
+    target_sources(${name} PRIVATE src/lua/crossing.c src/lua/crossing_encode.c
+                   src/lua/crossing_decode.c src/lua/crossing_path.c src/lua/names.c
+                   src/lua/bytecode.c)
   elseif(name MATCHES "^(poke|host_signals)_test$")
     moonloop_c_test(${name} core http lua LUA_LIBRARY)
   elseif(name MATCHES "^embed_") # as a C program would: with the library and its header

@@ -1,6 +1,6 @@
 /*
-** format.h: how a message is written, for who makes and reads them: crossing.c, with a
-** Lua state, and src/embed, without.
+** format.h: how a message is written, for who makes and reads them: crossing_encode.c and
+** crossing_decode.c, with a Lua state, and src/embed, without.
 **
 ** A message is a header (flags: 1 byte, how many values: 4) and the values one after the
 ** other, each a tag and what the tag says. Numbers are the machine's own. Values that may be

@@ -75,7 +75,7 @@ mli_object *lml_handle_check(lua_State *L, int arg, const mli_type *type);
 ** of one that stands for its object. */
 int lml_handle_gc(lua_State *L);
 int lml_handle_eq(lua_State *L);
-/* For crossing.c: if the value at `index` is a handle, a new reference to what
+/* For crossing: if the value at `index` is a handle, a new reference to what
 ** crosses for it; NULL if it is none of ours. Takes care of local futures. */
 mli_object *lml_handle_export(lua_State *L, int index);
 
