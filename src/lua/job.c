@@ -1,408 +1,17 @@
 /*
-** job.c: jobs and their coroutines: starting, resuming, ending, cancelling.
+** job.c: jobs: what they are made of, what runs at the bottom of each, cancelling, ending.
 **
 ** A job's coroutine runs a C function, the base, which calls the job's function
 ** protected: so `__close` variables may wait however the job ends, and the
-** traceback is taken where the error happens. Coroutines are recycled.
+** traceback is taken where the error happens.
 */
+#include "job.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "core/observe.h"
 #include "crossing.h"
 #include "generator.h"
-#include "state.h"
-
-#define JOBS_PER_TURN 1024
-#define TURN_LENGTH (2 * MLI_MILLISECOND)
-#define COROUTINES_PER_TABLE 256
-#define IDLE_COROUTINES 16384 /* 16 MB; to make one costs more than all the rest of a job */
-#define FIRST_CHUNK (16u << 10)
-#define LARGE_PAGE (2u << 20)
-
-/* ---- memory ---- */
-
-typedef struct job_chunk {
-  struct job_chunk *next;
-  lml_job jobs[];
-} job_chunk;
-
-/* The first chunk is small, each is as large as all before it, and from some thousand
-** jobs on it is a large page: records that are visited in any order then cost fewer
-** page faults, and less time to find. */
-static bool add_chunk(lml_state *S) {
-  size_t size = sizeof(job_chunk) + S->job_room * sizeof(lml_job);
-  if (size < FIRST_CHUNK) size = FIRST_CHUNK;
-  bool large = size >= LARGE_PAGE / 2;
-  job_chunk *chunk = large ? aligned_alloc(LARGE_PAGE, size = LARGE_PAGE) : malloc(size);
-  if (!chunk) return false;
-#ifdef MADV_HUGEPAGE
-  if (large) madvise(chunk, size, MADV_HUGEPAGE); /* a wish */
-#endif
-  chunk->next = S->job_chunks;
-  S->job_chunks = chunk;
-  S->fresh_jobs = chunk->jobs;
-  S->fresh_job_count = (size - sizeof *chunk) / sizeof(lml_job);
-  S->job_room += S->fresh_job_count;
-  return true;
-}
-
-static lml_job *job_new(lml_state *S) {
-  lml_job *job = S->free_jobs;
-  if (job) {
-    S->free_jobs = job->ready_next;
-  } else {
-    if (S->fresh_job_count == 0 && !add_chunk(S)) return NULL;
-    S->fresh_job_count--;
-    job = S->fresh_jobs++;
-  }
-  memset(job, 0, sizeof *job);
-  job->S = S;
-  job->id = ++S->next_id;
-  job->parent = S->current ? S->current->id : 0;
-  job->home = S->current ? S->current->home : 0;
-  job->origin = S->task ? S->task : S->current ? S->current->origin : NULL;
-  job->slice = S->slice;
-  job->scope = &job->root;
-  job->root.error = LUA_NOREF;
-  job->context = LUA_NOREF;
-  job->next = S->jobs;
-  job->link = &S->jobs;
-  if (job->next) job->next->link = &job->next;
-  S->jobs = job;
-  S->job_count++;
-  if (mli_unlikely(mli_observing())) job->await.since = mli_now(); /* until its first wait */
-  return job;
-}
-
-static void info_free(lml_info *info) {
-  if (!info) return;
-  free(info->name);
-  free(info->traceback);
-  free(info->joined);
-  lml_feed_drop(info->feed);
-  free(info);
-}
-
-static void job_free(lml_job *job) {
-  lml_state *S = job->S;
-  lml_left_drop(&job->root.open); /* of one that was stopped */
-  if (mli_unlikely(job->locks != NULL)) lml_locks_end(S->from, job);
-  if (job->info && S->loop) mli_loop_timer_stop(S->loop, &job->info->deadline);
-  if (job->info) {
-    luaL_unref(S->L, LUA_REGISTRYINDEX, job->info->traced);
-    luaL_unref(S->L, LUA_REGISTRYINDEX, job->info->joined_error);
-  }
-  info_free(job->info);
-  luaL_unref(S->L, LUA_REGISTRYINDEX, job->root.error);
-  luaL_unref(S->L, LUA_REGISTRYINDEX, job->context);
-  *job->link = job->next;
-  if (job->next) job->next->link = job->link;
-  S->job_count--;
-  job->ready_next = S->free_jobs;
-  S->free_jobs = job;
-}
-
-void lml_jobs_forget(lml_state *S) {
-  for (lml_job *job = S->jobs; job; job = job->next) {
-    lml_left_join(&job->root.open, NULL);
-    if (job->fut && lml_future_is_local(job->fut)) mli_future_fail(&job->fut->local, ML_CLOSED);
-    info_free(job->info);
-  }
-  S->jobs = NULL;
-}
-
-lml_info *lml_job_info(lml_job *job) {
-  if (!job->info && (job->info = calloc(1, sizeof *job->info))) {
-    job->info->job = job;
-    job->info->traced = job->info->joined_error = LUA_NOREF;
-  }
-  return job->info;
-}
-
-/* ---- coroutines ---- */
-
-static const char coroutines_key; /* registry: tables of coroutines, by slot */
-
-/* Pushes the table that anchors `slot`. Few coroutines to a table, for the
-** collector takes a table in one step. */
-static void push_anchors(lua_State *L, unsigned slot) {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &coroutines_key) != LUA_TTABLE) {
-    lua_pop(L, 1);
-    lua_newtable(L);
-    lua_pushvalue(L, -1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &coroutines_key);
-  }
-  unsigned n = slot / COROUTINES_PER_TABLE + 1;
-  if (lua_rawgeti(L, -1, n) != LUA_TTABLE) {
-    lua_pop(L, 1);
-    lua_createtable(L, COROUTINES_PER_TABLE, 0);
-    lua_pushvalue(L, -1);
-    lua_rawseti(L, -3, n);
-  }
-  lua_remove(L, -2);
-}
-
-static bool grow(void **array, size_t *room, size_t count, size_t size) {
-  if (count < *room) return true;
-  size_t more = *room ? *room * 2 : 64;
-  void *grown = realloc(*array, more * size);
-  if (!grown) return false;
-  *array = grown;
-  *room = more;
-  return true;
-}
-
-/* An empty coroutine, anchored. Raises on lack of memory. */
-static lml_coroutine coroutine_get(lua_State *L, lml_state *S) {
-  if (S->idle_count) return S->idle[--S->idle_count];
-  lml_coroutine c = { NULL, 0 };
-  bool reuse = S->free_slot_count > 0;
-  c.slot = reuse ? S->free_slots[S->free_slot_count - 1] : S->slots;
-  luaL_checkstack(L, 4, NULL);
-  push_anchors(L, c.slot);
-  c.co = lua_newthread(L);
-  lua_rawseti(L, -2, c.slot % COROUTINES_PER_TABLE + 1);
-  lua_pop(L, 1);
-  if (reuse)
-    S->free_slot_count--;
-  else
-    S->slots++;
-  return c;
-}
-
-static void coroutine_put(lml_state *S, lua_State *co, unsigned slot) {
-  lua_State *L = S->from ? S->from : S->L;
-  if (S->idle_count < IDLE_COROUTINES &&
-      grow((void **)&S->idle, &S->idle_room, S->idle_count, sizeof *S->idle)) {
-    lua_settop(co, 0);
-    S->idle[S->idle_count++] = (lml_coroutine){ co, slot };
-    return;
-  }
-  if (!grow((void **)&S->free_slots, &S->free_slot_room, S->free_slot_count, sizeof *S->free_slots))
-    return; /* the slot is lost to later use, not leaked */
-  push_anchors(L, slot);
-  lua_pushboolean(L, 0);
-  lua_rawseti(L, -2, slot % COROUTINES_PER_TABLE + 1);
-  lua_pop(L, 1);
-  S->free_slots[S->free_slot_count++] = slot;
-}
-
-/* ---- names and places ---- */
-
-void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line) {
-  lua_Debug ar;
-  *line = 0;
-  chunk[0] = '\0';
-  for (; lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline <= 0 || strncmp(ar.source, "@moonloop/", 10) == 0) continue;
-    snprintf(chunk, size, "%s", ar.short_src);
-    *line = (uint32_t)ar.currentline;
-    return;
-  }
-}
-
-/* Keeps the name of a chunk; its number in the state's list, or 0. */
-static uint32_t keep_chunk(lml_state *S, const lua_Debug *ar) {
-  if (S->chunk_count >= 1024) lml_chunks_free(S); /* names only: start over */
-  size_t room = S->chunk_room;
-  S->naming = true;
-  bool grown = grow((void **)&S->chunks, &room, S->chunk_count, sizeof *S->chunks);
-  S->naming = false;
-  if (!grown) return 0;
-  S->chunk_room = (uint32_t)room;
-  mli_text *name = mli_text_new(ar->short_src);
-  if (!name) return 0;
-  S->chunks[S->chunk_count].source = ar->source;
-  S->chunks[S->chunk_count].name = name;
-  return ++S->chunk_count;
-}
-
-static const char place_key; /* registry: the function of S->place_function, kept alive */
-
-/* The chunk of the function that submits is looked up once in a row: to ask Lua for a
-** name costs more than all the rest. */
-lml_place lml_place_of(lua_State *L, lml_state *S) {
-  lua_Debug ar;
-  for (int level = 1; lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "lf", &ar);
-    const void *function = lua_topointer(L, -1);
-    if (function == S->place_function) {
-      lua_pop(L, 1);
-      return (lml_place){ S->place_chunk, (uint32_t)ar.currentline };
-    }
-    lua_getinfo(L, "S", &ar);
-    if (ar.currentline <= 0 || strncmp(ar.source, "@moonloop/", 10) == 0) {
-      lua_pop(L, 1);
-      continue;
-    }
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &place_key);
-    uint32_t chunk = 0;
-    for (uint32_t i = S->chunk_count; i > 0 && !chunk; i--)
-      if (S->chunks[i - 1].source == ar.source &&
-          strcmp(S->chunks[i - 1].name->text, ar.short_src) == 0)
-        chunk = i;
-    if (!chunk) chunk = keep_chunk(S, &ar);
-    S->place_function = function;
-    S->place_chunk = chunk;
-    return (lml_place){ chunk, (uint32_t)ar.currentline };
-  }
-  return (lml_place){ 0, 0 };
-}
-
-void lml_chunks_free(lml_state *S) {
-  S->naming = true;
-  for (uint32_t i = 0; i < S->chunk_count; i++) mli_release(S->chunks[i].name);
-  S->chunk_count = 0;
-  S->naming = false;
-  S->place_function = NULL;
-}
-
-const char *lml_chunk_name(lml_state *S, uint32_t chunk) {
-  return chunk && chunk <= S->chunk_count ? S->chunks[chunk - 1].name->text : "?";
-}
-
-const char *lml_job_name(lml_job *job, char *buffer, size_t size) {
-  if (job->info && job->info->name) return job->info->name;
-  if (job->task && job->task->name[0]) return job->task->name;
-  snprintf(buffer, size, "job %u", job->id);
-  return buffer;
-}
-
-const char *lml_job_title(lml_job *job, char *buffer, size_t size) {
-  char name[64];
-  const char *given = lml_job_name(job, name, sizeof name);
-  if (given == name)
-    snprintf(buffer, size, "%s", name);
-  else
-    snprintf(buffer, size, "job '%s'", given);
-  return buffer;
-}
-
-/* ---- failure ---- */
-
-static void append(luaL_Buffer *b, const char *label, const char *text) {
-  luaL_addstring(b, label);
-  luaL_addstring(b, text);
-}
-
-/* Keeps an error value, to know it again: its address alone might be another's by then. */
-static void note(lua_State *L, int *ref, int index) {
-  lua_pushvalue(L, index);
-  luaL_unref(L, LUA_REGISTRYINDEX, *ref);
-  *ref = LUA_NOREF;
-  *ref = luaL_ref(L, LUA_REGISTRYINDEX);
-}
-
-static bool is_noted(lua_State *L, int ref, int index) {
-  if (ref == LUA_NOREF) return false;
-  index = lua_absindex(L, index);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
-  bool same = lua_rawequal(L, -1, index);
-  lua_pop(L, 1);
-  return same;
-}
-
-/* Is the error at 1 the one whose traceback was noted, on its way out? The same text may
-** be raised anew: of it only what a function of ours passes on is the same error. */
-static bool raised_again(lua_State *L, const lml_info *info) {
-  lua_Debug ar;
-  if (!info || !info->traceback || !is_noted(L, info->traced, 1)) return false;
-  if (lua_type(L, 1) == LUA_TTABLE || lua_type(L, 1) == LUA_TUSERDATA) return true;
-  for (int level = 1; lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "S", &ar);
-    if (*ar.what != 'C') return strncmp(ar.source, "@moonloop/", 10) == 0;
-  }
-  return false;
-}
-
-/* Pushes the traceback of a failure in L: its own frames, then the line that
-** submitted the job; before them the traceback of the job whose error this is. */
-static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
-  char name[MLI_NAME_MAX + 32], line[32];
-  int value = lua_gettop(L);
-  luaL_checkstack(L, 12, NULL);
-  luaL_traceback(L, L, NULL, 1);
-  lua_pushstring(L, luaL_gsub(L, lua_tostring(L, -1), "\n\t[C]: in ?", ""));
-  int frames = lua_gettop(L);
-  const char *joined = job ? job->info ? job->info->joined : NULL : S->joined;
-  int joined_error = !joined ? LUA_NOREF : job ? job->info->joined_error : S->joined_error;
-  bool same = is_noted(L, joined_error, value);
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  if (same) {
-    luaL_addstring(&b, joined);
-    luaL_addstring(&b, "\n");
-  }
-  luaL_addstring(&b, lua_tostring(L, frames));
-  if (job) {
-    append(&b, "\nin ", lml_job_title(job, name, sizeof name));
-    uint32_t at = job->task ? job->task->line : job->place.line;
-    if (at) {
-      append(&b, job->task ? ", submitted at " : ", spawned at ",
-             job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->place.chunk));
-      snprintf(line, sizeof line, ":%u", at);
-      luaL_addstring(&b, line);
-    }
-  }
-  luaL_pushresult(&b);
-}
-
-void lml_join(lua_State *L, lml_state *S, char *text) {
-  char **joined = &S->joined;
-  int *error = &S->joined_error;
-  if (S->current) {
-    lml_info *info = lml_job_info(S->current);
-    if (!info) {
-      free(text);
-      return;
-    }
-    joined = &info->joined;
-    error = &info->joined_error;
-  }
-  free(*joined);
-  *joined = text;
-  note(L, error, -1);
-}
-
-static bool is_own_cancel(lua_State *L, const lml_job *job, int error) {
-  if (job->root.error == LUA_NOREF) return false;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, job->root.error);
-  bool own = lua_rawequal(L, -1, error);
-  lua_pop(L, 1);
-  return own;
-}
-
-int lml_message_handler(lua_State *L) {
-  lml_state *S = lml_state_of(L);
-  lml_job *job = S->current;
-  lua_settop(L, 1);
-  if (lua_isnil(L, 1)) {
-    lua_settop(L, 0);
-    luaL_where(L, 1);
-    lml_error_push(L, "nil_error", "%serror(nil) was called", lua_tostring(L, 1));
-    lua_remove(L, 1);
-  }
-  if (job && is_own_cancel(L, job, 1)) return 1;   /* no failure */
-  if (job && raised_again(L, job->info)) return 1; /* what was noted then says more */
-  push_traceback(L, S, job);
-  const char *text = lua_tostring(L, -1);
-  if (job) {
-    lml_info *info = lml_job_info(job);
-    if (info) {
-      free(info->traceback);
-      info->traceback = strdup(text);
-      note(L, &info->traced, 1);
-    }
-  } else {
-    free(S->joined);
-    S->joined = strdup(text); /* of the task that this worker ran */
-  }
-  lua_settop(L, 1);
-  return 1;
-}
 
 /* ---- the base ---- */
 
@@ -469,7 +78,7 @@ static int closed_k(lua_State *L, int status, lua_KContext ctx) {
 static int close_left(lua_State *L, lml_job *job) {
   if (job->S->starting && !job->task && job->parent == 0) lml_left_join(&job->root.open, NULL);
   if (!lml_left_take(L, job->S, FIRST, &job->root.open, NULL)) return leave_outcome(L, job);
-  lml_left_push_close(L, job->failed && !is_own_cancel(L, job, FIRST));
+  lml_left_push_close(L, job->failed && !lml_is_own_cancel(L, job, FIRST));
   return closed_k(L, lua_pcallk(L, 2, 0, 2, (lua_KContext)job, closed_k), (lua_KContext)job);
 }
 
@@ -528,10 +137,15 @@ void lml_job_push_future(lua_State *L, lml_job *job) {
 
 static const char base_key, task_base_key;
 
+void lml_job_push_task_base(lua_State *co) {
+  lua_rawgetp(co, LUA_REGISTRYINDEX, &task_base_key);
+  lua_pushnil(co);
+}
+
 /* ---- making jobs ---- */
 
 lml_job *lml_job_spawn_at(lua_State *L, lml_state *S, int nargs, lml_place place) {
-  lml_coroutine c = coroutine_get(L, S);
+  lml_coroutine c = lml_coroutine_get(L, S);
   lml_future *u = lua_newuserdatauv(L, sizeof *u, 1);
   mli_future_init(&u->local, &mli_future_type, false);
   u->local.on_cancel = lml_local_cancel;
@@ -540,9 +154,9 @@ lml_job *lml_job_spawn_at(lua_State *L, lml_state *S, int nargs, lml_place place
   u->job = NULL;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->local_future_ref);
   lua_setmetatable(L, -2);
-  lml_job *job = lua_checkstack(c.co, nargs + LUA_MINSTACK) ? job_new(S) : NULL;
+  lml_job *job = lua_checkstack(c.co, nargs + LUA_MINSTACK) ? lml_job_new(S) : NULL;
   if (!job) {
-    coroutine_put(S, c.co, c.slot);
+    lml_coroutine_put(S, c.co, c.slot);
     luaL_error(L, "not enough memory");
   }
   u->job = job;
@@ -572,11 +186,16 @@ static void on_timeout(mli_timer *timer) {
   lml_job_cancel(job);
 }
 
+void lml_job_set_timeout(lml_job *job, uint64_t deadline) {
+  job->info->deadline.fire = on_timeout;
+  mli_loop_deadline_start(job->S->loop, &job->info->deadline, deadline);
+}
+
 /* Takes over a reference of the task. Called outside of the turn: no Lua here. */
 void lml_task_start(lml_state *S, mli_task *task) {
-  lml_job *job = job_new(S);
+  lml_job *job = lml_job_new(S);
   if (job && task->timeout != MLI_FOREVER && !lml_job_info(job)) {
-    job_free(job);
+    lml_job_free(job);
     job = NULL;
   }
   if (!job) {
@@ -674,7 +293,7 @@ static void keep_values(lua_State *L, lua_State *co, lml_future *u, int n) {
 static mli_state failure_state(lua_State *L, lml_job *job) {
   lua_State *co = job->co;
   bool own = job->kill && !lml_generator_verdict(job);
-  if (!own) own = is_own_cancel(co, job, lua_gettop(co));
+  if (!own) own = lml_is_own_cancel(co, job, lua_gettop(co));
   if (!own) return MLI_FAILED;
   mli_message_free(job->S->outcome);
   job->S->outcome = NULL;
@@ -738,8 +357,7 @@ static void settle_spawned(lua_State *L, lml_state *S, lml_job *job, mli_state s
   mli_future_settle(f, state, outcome, traceback);
 }
 
-/* Settles the job's future and lets the job go. `co` is as the base leaves it. */
-static void finish(lua_State *L, lml_job *job) {
+void lml_job_finish(lua_State *L, lml_job *job) {
   lml_state *S = job->S;
   lml_scopes_leave(job);
   if (mli_unlikely(job->locks != NULL)) lml_locks_end(L, job);
@@ -755,13 +373,11 @@ static void finish(lua_State *L, lml_job *job) {
     settle_task(L, S, job, state, traceback);
   else
     settle_spawned(L, S, job, state, traceback);
-  coroutine_put(S, job->co, job->slot);
-  job_free(job);
+  lml_coroutine_put(S, job->co, job->slot);
+  lml_job_free(job);
 }
 
-/* Ends a job from outside: its coroutine is closed where it stands. The error
-** value on top of L is popped and becomes the job's. */
-static void stop(lua_State *L, lml_state *S, lml_job *job) {
+void lml_job_stop(lua_State *L, lml_state *S, lml_job *job) {
   luaL_checkstack(L, 4, NULL);
   lml_job_push_future(L, job);
   lml_scopes_leave(job);
@@ -773,181 +389,6 @@ static void stop(lua_State *L, lml_state *S, lml_job *job) {
   lua_pushnil(job->co);
   lua_xmove(L, job->co, 1);
   job->failed = true;
-}
-
-/* ---- the turn ---- */
-
-/* It was cancelled before it began: it never does. */
-static void drop(lml_state *S, lml_job *job) {
-  if (mli_unlikely(mli_observing())) lml_observe_end(job, MLI_STOPPED);
-  if (job->task) {
-    mli_task *task = job->task;
-    job->task = NULL;
-    lml_task_drop(S, task);
-  } else {
-    job->fut->job = NULL;
-    mli_count(&S->count->cancelled, 1);
-    coroutine_put(S, job->co, job->slot);
-  }
-  job_free(job);
-}
-
-/* False: it does not run. Raises on lack of memory. */
-static bool start(lua_State *L, lml_state *S, lml_job *job) {
-  mli_future *f = job->task ? &job->task->future : lml_future_core(job->fut);
-  if (job->task && !job->co) {
-    lml_coroutine c = coroutine_get(L, S);
-    job->co = c.co;
-    job->slot = c.slot;
-    lua_rawgetp(c.co, LUA_REGISTRYINDEX, &task_base_key);
-    lua_pushnil(c.co);
-  }
-  if (!mli_future_start(f)) return false;
-  job->started = true;
-  mli_count(&S->count->running, 1);
-  if (job->task && job->task->timeout != MLI_FOREVER) {
-    job->info->deadline.fire = on_timeout;
-    mli_loop_deadline_start(S->loop, &job->info->deadline, mli_time() + job->task->timeout);
-  }
-  return true;
-}
-
-static void run(lua_State *L, lml_state *S, lml_job *job) {
-  int nargs = 0, count;
-  bool first = !job->started;
-  if (first) {
-    if (!start(L, S, job)) {
-      drop(S, job);
-      return;
-    }
-    nargs = lua_gettop(job->co) - 1;
-  }
-  if (mli_unlikely(job->kill)) {
-    const char *verdict = lml_generator_verdict(job);
-    lua_pushstring(L, verdict ? verdict : "stopped");
-    stop(L, S, job);
-    finish(L, job);
-    return;
-  }
-  uint64_t began = mli_unlikely(mli_observing()) ? lml_observe_run(L, S, job, first) : 0;
-  S->current = job;
-  S->running = job->co;
-  S->in_wait = false;
-  mli_task *task = job->task;
-  if (task) mli_worker_runs(S->worker, task);
-  mli_watch *watch = &S->loop->watch;
-  mli_watch_step(watch);
-  if (mli_unlikely(job->slice != atomic_load_explicit(&watch->slice, memory_order_relaxed)))
-    mli_watch_slice(watch, job->slice);
-  int status = lua_resume(job->co, L, nargs, &count);
-  if (mli_unlikely(atomic_load_explicit(&S->poked.reasons, memory_order_relaxed)))
-    lml_blocked_over(S);
-  if (mli_unlikely(began != 0)) lml_observe_ran(S, job, began);
-  if (task) mli_worker_runs(S->worker, NULL);
-  S->running = NULL;
-  S->frames = NULL;
-  S->current = NULL;
-  if (status == LUA_YIELD) {
-    if (mli_likely(S->in_wait)) return;
-    if (S->preempted) { /* it goes on after the others, and after a look at I/O */
-      const lml_scope *scope = lml_job_cancelled(job);
-      if (mli_unlikely(scope != NULL)) job->kill = lml_scope_is_swallowed(scope);
-      S->preempted = false;
-      S->starved = true;
-      lml_job_ready(job);
-      return;
-    }
-    lua_pushliteral(L, "a job called a copy of coroutine.yield from before require \"moonloop\"; "
-                       "nothing would resume it");
-    stop(L, S, job);
-  } else if (mli_unlikely(status != LUA_OK)) {
-    /* Raised by the base itself: what comes in or goes out cannot cross. */
-    job->failed = true;
-    bool lost = !job->task; /* only for lack of memory: its handle is out of reach */
-    if (lost) {             /* settled while the stack still holds it */
-      job->fut->job = NULL;
-      mli_count(&S->count->running, -1);
-      mli_count(&S->count->failed, 1);
-      mli_future_fail(lml_future_core(job->fut), ML_MEMORY);
-    }
-    lua_xmove(job->co, L, 1);
-    lua_resetthread(job->co);
-    lua_settop(job->co, 0);
-    lua_pushnil(job->co);
-    lua_pushnil(job->co);
-    lua_xmove(L, job->co, 1);
-    if (lost) {
-      coroutine_put(S, job->co, job->slot);
-      job_free(job);
-      S->starved = true;
-      return;
-    }
-  }
-  finish(L, job);
-}
-
-static int turn(lua_State *L) {
-  lml_state *S = lua_touserdata(L, 1);
-  uint64_t end = 0;
-  for (unsigned n = 0; S->ready && n < JOBS_PER_TURN; n++) {
-    lml_job *job = S->ready;
-    S->ready = job->ready_next;
-    if (!S->ready) S->ready_last = &S->ready;
-    job->ready = false;
-    S->turning = job;
-    run(L, S, job);
-    S->turning = NULL;
-    if (mli_unlikely(S->starved)) { /* a job takes long: the loop looks around after each */
-      S->starved = false;
-      break;
-    }
-    if (n % 32 == 31) {
-      uint64_t now = mli_now();
-      if (end == 0)
-        end = now + TURN_LENGTH;
-      else if (now > end)
-        break;
-    }
-  }
-  return 0;
-}
-
-/* Outside of any job the scheduler itself ran out of memory, over this job. */
-static void out_of_memory(lml_state *S, lml_job *job) {
-  S->current = NULL;
-  S->running = NULL;
-  if (!job) return;
-  if (job->task) {
-    mli_task *task = job->task;
-    job->task = NULL;
-    mli_task_settle(S->worker, task, MLI_FAILED, NULL, NULL, ML_MEMORY);
-  } else {
-    mli_future *f = lml_future_core(job->fut);
-    job->fut->job = NULL;
-    mli_count(&S->count->failed, 1);
-    mli_future_fail(f, ML_MEMORY);
-  }
-  job_free(job); /* its coroutine is lost with it */
-}
-
-bool lml_turn(lml_state *S) {
-  if (mli_unlikely(atomic_load_explicit(&S->poked.reasons, memory_order_relaxed)))
-    lml_blocked_over(S);
-  if (!S->ready) return false;
-  lua_State *L = S->from;
-  if (!lua_checkstack(L, LUA_MINSTACK)) return true;
-  S->in_turn = true;
-  lua_pushcfunction(L, turn);
-  lua_pushlightuserdata(L, S);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-    lua_pop(L, 1);
-    lml_job *job = S->turning;
-    S->turning = NULL;
-    out_of_memory(S, job);
-  }
-  S->in_turn = false;
-  lml_tidy_later(S);
-  return S->ready != NULL;
 }
 
 /* ---- Lua: spawn, current_job ---- */
@@ -1000,10 +441,7 @@ static int l_spawn_named(lua_State *L) {
   lml_info *info = lml_job_info(job);
   if (!info) return luaL_error(L, "not enough memory");
   if (name) info->name = strdup(name);
-  if (deadline != MLI_FOREVER) {
-    info->deadline.fire = on_timeout;
-    mli_loop_deadline_start(S->loop, &info->deadline, deadline);
-  }
+  if (deadline != MLI_FOREVER) lml_job_set_timeout(job, deadline);
   return 1;
 }
 

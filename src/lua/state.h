@@ -90,7 +90,7 @@ void lml_check_cycle(lua_State *L, lml_state *S, const lml_future *u);
 /* The job lets others run. k must call lml_await_end. Job only. */
 int lml_yield_turn(lua_State *L, lml_state *S, lua_KFunction k, lua_KContext ctx);
 
-/* ---- jobs (job.c) ---- */
+/* ---- jobs (job.c and its like, see job.h) ---- */
 
 /* A future's handle. A job that was spawned on this loop keeps its future right
 ** here, unshared, until the handle crosses to another state. */
