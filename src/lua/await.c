@@ -122,7 +122,7 @@ static void deliver(lua_State *L, lml_state *S, lml_scope *scope) {
 
 int lml_raise_task_cancelled(lua_State *L, lml_state *S) {
   if (S->task_error == LUA_NOREF) {
-    lml_push_cancel_error(L, &S->task->future, S->task->name);
+    lml_push_cancel_error(L, &S->task->future, "cancelled", S->task->name);
     S->task_error = luaL_ref(L, LUA_REGISTRYINDEX);
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->task_error);

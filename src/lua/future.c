@@ -11,230 +11,15 @@
 **   f:add_done_callback(g)
 **   f.name
 */
+#include "future.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "crossing.h"
-#include "state.h"
-
-lml_future *lml_future_test(lua_State *L, lml_state *S, int index) {
-  lml_future *u = lua_touserdata(L, index);
-  if (!u || lua_islightuserdata(L, index) || !lua_getmetatable(L, index)) return NULL;
-  const void *metatable = lua_topointer(L, -1);
-  lua_pop(L, 1);
-  return metatable == S->local_future || metatable == S->types[0].metatable ? u : NULL;
-}
-
-lml_future *lml_future_check(lua_State *L, lml_state *S, int arg) {
-  lml_future *u = lml_future_test(L, S, arg);
-  if (!u) luaL_typeerror(L, arg, "future");
-  if (!u->handle.object) luaL_argerror(L, arg, "a future that was never made");
-  return u;
-}
-
-void lml_future_wrap(lua_State *L, lml_state *S, mli_future *f) {
-  lml_future *u = lua_newuserdatauv(L, LML_SHARED_FUTURE_SIZE, 1);
-  u->handle.object = f ? &f->object : NULL;
-  u->job = NULL;
-  u->values = -1;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->types[0].ref);
-  lua_setmetatable(L, -2);
-}
-
-void lml_future_track(lua_State *co, lml_state *S) {
-  lua_rawgeti(co, LUA_REGISTRYINDEX, S->types[0].ref);
-  lua_setmetatable(co, 1);
-}
-
-void lml_local_cancel(mli_future *f) {
-  lml_future *u = mli_container(f, lml_future, local);
-  if (u->job) lml_job_cancel(u->job);
-}
-
-/* ---- a local future that crosses ---- */
-
-/* The shared face of a job of this loop. */
-typedef struct shared_future {
-  mli_future future;
-  mli_loop *loop;     /* [I] holds a reference; NULL: it was settled before */
-  lml_future *handle; /* [L] the local handle, while its job lives */
-  mli_node cancel_node;
-} shared_future;
-
-static void shared_destroy(mli_object *object) {
-  shared_future *s = mli_container(object, shared_future, future.object);
-  if (s->loop) mli_release(s->loop);
-  mli_future_fini(&s->future);
-  free(s);
-}
-
-static void on_shared_cancel(mli_node *node, mli_loop *loop) {
-  shared_future *s = mli_container(node, shared_future, cancel_node);
-  (void)loop;
-  if (!mli_future_settled(&s->future) && s->handle->job) lml_job_cancel(s->handle->job);
-  mli_release(&s->future);
-}
-
-static void shared_cancel(mli_future *f) {
-  shared_future *s = mli_container(f, shared_future, future);
-  mli_object_retain(&f->object);
-  s->cancel_node.run = on_shared_cancel;
-  if (!mli_loop_post(s->loop, &s->cancel_node)) mli_release(f);
-}
-
-static const mli_type shared_type = { "future", shared_destroy, &mli_future_type };
-
-static int push_values(lua_State *L, int index, int n) {
-  luaL_checkstack(L, n + 4, "too many results");
-  if (n == 0) return 0;
-  lua_getiuservalue(L, index, 1);
-  if (n == 1) return 1;
-  int table = lua_gettop(L);
-  for (int i = 1; i <= n; i++) lua_rawgeti(L, table, i);
-  lua_remove(L, table);
-  return n;
-}
-
-mli_future *lml_future_share(lua_State *L, lml_state *S, int index) {
-  index = lua_absindex(L, index);
-  lml_future *u = lua_touserdata(L, index);
-  if (!lml_future_is_local(u)) return lml_future_core(u);
-  mli_message *outcome = NULL;
-  mli_state state = mli_future_state(&u->local);
-  bool failed = state == MLI_FAILED;
-  if (state == MLI_FINISHED || state == MLI_FAILED) {
-    /* A refusal is what others see. */
-    outcome = lml_encode_outcome(L, push_values(L, index, u->values), &failed);
-    if (failed && state == MLI_FINISHED) state = MLI_FAILED;
-  }
-  shared_future *s = malloc(sizeof *s);
-  if (!s) {
-    mli_message_free(outcome);
-    luaL_error(L, "not enough memory");
-  }
-  mli_future_init(&s->future, &shared_type, true);
-  mli_future_promote(&s->future, &u->local);
-  if (outcome) {
-    s->future.outcome = outcome;
-    atomic_store(&s->future.state, state);
-  }
-  s->future.on_cancel = shared_cancel;
-  s->loop = S->loop ? mli_retain(S->loop) : NULL; /* settled: nothing to cancel */
-  s->handle = u;
-  u->handle.object = &s->future.object;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->types[0].ref);
-  lua_setmetatable(L, index);
-  return &s->future;
-}
-
-/* ---- outcomes ---- */
-
-/* Reads the outcome into the handle's user value, once. Raises what the message
-** cannot be rebuilt for. */
-static void read_outcome(lua_State *L, int index, lml_future *u) {
-  mli_future *f = lml_future_core(u);
-  if (u->values >= 0) return;
-  int n = f->outcome ? lml_decode(L, f->outcome) : 0; /* a future of the core has no values */
-  if (n > 1) {
-    int first = lua_gettop(L) - n + 1;
-    luaL_checkstack(L, 2, NULL);
-    lua_createtable(L, n, 0);
-    lua_insert(L, first);
-    for (int i = n; i > 0; i--) lua_rawseti(L, first, i);
-  }
-  if (n > 0) lua_setiuservalue(L, index, 1);
-  u->values = n;
-}
-
-/* The same for whoever takes errors as values: false, with the error pushed. */
-static int read_protected(lua_State *L) {
-  read_outcome(L, 1, lua_touserdata(L, 1));
-  return 0;
-}
-
-static bool try_read_outcome(lua_State *L, int index, lml_future *u) {
-  if (u->values >= 0) return true;
-  lua_pushcfunction(L, read_protected);
-  lua_pushvalue(L, index);
-  return lua_pcall(L, 1, 0, 0) == LUA_OK;
-}
-
-static const char *status_text(ml_status status) {
-  switch (status) {
-  case ML_CLOSED: return "the executor was shut down before the job could run";
-  case ML_MEMORY: return "not enough memory";
-  case ML_ABANDONED: return "the promise was dropped unsettled";
-  case ML_SYSTEM: return "no thread could be started for the job";
-  default: return ml_status_name(status);
-  }
-}
-
-/* What a future is called in messages: its job's name. */
-static const char *future_name(lml_future *u, char *buffer, size_t size) {
-  mli_future *f = lml_future_core(u);
-  if (u->job) return lml_job_name(u->job, buffer, size);
-  if (f->object.type == &mli_task_type) {
-    mli_task *task = mli_container(f, mli_task, future);
-    if (task->name[0]) return task->name;
-  }
-  return NULL;
-}
-
-void lml_future_push_error(lua_State *L, lml_state *S, int index) {
-  index = lua_absindex(L, index);
-  lml_future *u = lua_touserdata(L, index);
-  mli_future *f = lml_future_core(u);
-  (void)S;
-  if (mli_future_state(f) == MLI_STOPPED) {
-    char name[64];
-    const char *who = future_name(u, name, sizeof name);
-    int top = lua_gettop(L);
-    luaL_checkstack(L, 8, NULL);
-    if (!f->reason || lml_decode(L, f->reason) == 0) lua_pushnil(L);
-    lua_settop(L, top + 1);
-    if (lua_isnil(L, -1))
-      lml_error_push(L, "job_cancelled", "%s was cancelled", who ? who : "the job");
-    else
-      lml_error_push(L, "job_cancelled", "%s was cancelled: %s", who ? who : "the job",
-                     luaL_tolstring(L, -1, NULL));
-    lua_pushvalue(L, top + 1);
-    lua_setfield(L, -2, "reason");
-    lua_replace(L, top + 1);
-    lua_settop(L, top + 1);
-  } else if (u->values < 0 && !f->outcome) {
-    lml_error_push(L, ml_status_name(f->status), "%s", status_text(f->status));
-  } else if (try_read_outcome(L, index, u)) {
-    lua_getiuservalue(L, index, 1);
-  }
-}
-
-/* Remembers whose error is raised here, for the joined traceback. */
-static void join_traceback(lua_State *L, lml_state *S, mli_future *f) {
-  char name[96];
-  const char *who = S->current ? lml_job_title(S->current, name, sizeof name)
-                               : "the calling thread";
-  char *text = NULL;
-  if (f->traceback && asprintf(&text, "%s\nawaited by %s", f->traceback, who) < 0) text = NULL;
-  lml_join(L, S, text);
-}
-
-int lml_future_push(lua_State *L, lml_state *S, int index) {
-  index = lua_absindex(L, index);
-  lml_future *u = lua_touserdata(L, index);
-  mli_future *f = lml_future_core(u);
-  mli_future_observe(f);
-  if (mli_likely(mli_future_state(f) == MLI_FINISHED)) {
-    read_outcome(L, index, u);
-    return push_values(L, index, u->values);
-  }
-  lml_future_push_error(L, S, index);
-  join_traceback(L, S, f);
-  return lua_error(L);
-}
 
 static void timeout_error(lua_State *L, lml_future *u) {
   char name[64];
-  const char *who = future_name(u, name, sizeof name);
+  const char *who = lml_future_name(u, name, sizeof name);
   lml_error_push(L, "timeout", "timeout waiting for %s", who ? who : "the job");
 }
 
@@ -311,9 +96,9 @@ static int push_wait(lua_State *L, lml_state *S, int index) {
   lml_future *u = lua_touserdata(L, index);
   mli_future *f = lml_future_core(u);
   mli_future_observe(f);
-  if (mli_future_state(f) == MLI_FINISHED && try_read_outcome(L, index, u)) {
+  if (mli_future_state(f) == MLI_FINISHED && lml_future_try_read(L, index, u)) {
     lua_pushboolean(L, 1);
-    return 1 + push_values(L, index, u->values);
+    return 1 + lml_future_push_values(L, index, u->values);
   }
   if (mli_future_state(f) != MLI_FINISHED) lml_future_push_error(L, S, index);
   lua_pushnil(L);
@@ -361,7 +146,7 @@ static int push_exception(lua_State *L, lml_state *S) {
   mli_future *f = lml_future_core(u);
   mli_future_observe(f);
   if (mli_future_state(f) == MLI_FINISHED) {
-    if (try_read_outcome(L, 1, u)) lua_pushnil(L);
+    if (lml_future_try_read(L, 1, u)) lua_pushnil(L);
   } else {
     lml_future_push_error(L, S, 1);
   }
@@ -556,7 +341,7 @@ static int f_index(lua_State *L) {
   const char *key = luaL_checkstring(L, 2);
   if (strcmp(key, "name") == 0) {
     char name[64];
-    lua_pushstring(L, future_name(u, name, sizeof name));
+    lua_pushstring(L, lml_future_name(u, name, sizeof name));
     return 1;
   }
   lua_pushnil(L);
@@ -569,7 +354,7 @@ static int f_tostring(lua_State *L) {
   mli_future *f = lml_future_core(u);
   static const char *const names[] = { "pending", "running", "finished", "failed", "cancelled" };
   char name[64];
-  const char *who = future_name(u, name, sizeof name);
+  const char *who = lml_future_name(u, name, sizeof name);
   mli_state state = mli_future_state(f);
   const char *text = names[state];
   if (state == MLI_FAILED) {
@@ -589,52 +374,6 @@ static int f_eq(lua_State *L) {
   lml_future *a = lml_future_test(L, S, 1), *b = lml_future_test(L, S, 2);
   lua_pushboolean(L, a && b && a->handle.object == b->handle.object);
   return 1;
-}
-
-/* What the handle of a finalized future refers to: a future that is over. */
-static mli_future finalized = { .object = { .type = &mli_future_type, .refs = 1 },
-                                .state = MLI_STOPPED,
-                                .observed = true };
-
-/* Reports the error on top of the stack. The job is gone: its name and place are at the
-** end of its traceback, as push_traceback wrote them. */
-static void report_local(lua_State *L, lml_state *S, mli_future *f) {
-  char name[MLI_NAME_MAX] = "", where[MLI_WHERE_MAX + 16] = "";
-  const char *text = f->traceback, *last = NULL;
-  for (const char *at = text; at && (at = strstr(at, "\nin job ")); at++) last = at;
-  if (last) {
-    sscanf(last, "\nin job '%63[^']'", name);
-    const char *place = strstr(last, ", spawned at ");
-    if (place) sscanf(place, ", spawned at %111[^\n]", where);
-  }
-  lml_report(L, S, "job", name[0] ? name : NULL, f->traceback, where[0] ? where : NULL);
-}
-
-static int f_gc(lua_State *L) {
-  lml_state *S = lml_upstate(L);
-  lml_future *u = lua_touserdata(L, 1);
-  mli_object *object = u->handle.object;
-  if (!object || object == &finalized.object) return 0;
-  lml_state *outer = lml_thread_state;
-  lua_State *gc = S->gc;
-  lml_thread_state = S;
-  S->gc = L;
-  if (lml_future_is_local(u)) {
-    mli_future *f = &u->local;
-    if (mli_future_state(f) == MLI_FAILED && !atomic_load(&f->observed)) {
-      lml_future_push_error(L, S, 1);
-      report_local(L, S, f);
-      mli_future_observe(f);
-    }
-    mli_future_fini(f);
-  } else {
-    mli_object_release(object);
-  }
-  u->handle.object = &finalized.object; /* a later finalizer may still ask */
-  u->values = 0;
-  lml_thread_state = outer;
-  S->gc = gc;
-  return 0;
 }
 
 /* abandon(future, cancel): nobody will ask. Cancels its job, or only keeps it from
@@ -692,7 +431,7 @@ void lml_future_open(lua_State *L) {
     lua_setfield(L, -2, "__metatable");
     if (collected) {
       lua_pushlightuserdata(L, S);
-      lua_pushcclosure(L, f_gc, 1);
+      lua_pushcclosure(L, lml_future_gc, 1);
       lua_setfield(L, -2, "__gc");
       lml_handle_declare(L, &mli_future_type);
     } else {

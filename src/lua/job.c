@@ -228,16 +228,16 @@ void lml_job_ready(lml_job *job) {
 
 lml_scope *lml_job_cancelled(const lml_job *job) { return lml_scope_cancelled(job->scope); }
 
-void lml_push_cancel_error(lua_State *L, const mli_future *f, const char *who) {
+void lml_push_cancel_error(lua_State *L, const mli_future *f, const char *code, const char *who) {
   int top = lua_gettop(L);
   luaL_checkstack(L, 8, NULL);
   if (!f->reason || lml_decode(L, f->reason) == 0) lua_pushnil(L);
   lua_settop(L, top + 1);
   if (!*who) who = "the job";
   if (lua_isnil(L, -1))
-    lml_error_push(L, "cancelled", "%s was cancelled", who);
+    lml_error_push(L, code, "%s was cancelled", who);
   else
-    lml_error_push(L, "cancelled", "%s was cancelled: %s", who, luaL_tolstring(L, -1, NULL));
+    lml_error_push(L, code, "%s was cancelled: %s", who, luaL_tolstring(L, -1, NULL));
   lua_pushvalue(L, top + 1);
   lua_setfield(L, -2, "reason");
   lua_replace(L, top + 1);
@@ -251,7 +251,7 @@ int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope) {
     char name[96];
     if (job && scope == &job->root)
       lml_push_cancel_error(L, job->task ? &job->task->future : lml_future_core(job->fut),
-                            lml_job_title(job, name, sizeof name));
+                            "cancelled", lml_job_title(job, name, sizeof name));
     else
       lml_scope_push_error(L, scope);
     scope->error = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -195,8 +195,9 @@ lml_scope *lml_job_cancelled(const lml_job *job);
 bool lml_scope_is_swallowed(const lml_scope *scope);
 /* Wakes a parked job, for a scope of its was cancelled. */
 void lml_job_interrupt(lml_job *job);
-/* Pushes the error of a job's own cancel, with the future's reason. */
-void lml_push_cancel_error(lua_State *L, const mli_future *f, const char *who);
+/* Pushes the error of a cancel, with the future's reason: "cancelled", of the job's own, or
+** "job_cancelled", of another's. */
+void lml_push_cancel_error(lua_State *L, const mli_future *f, const char *code, const char *who);
 /* Raises the scope's cancel; never returns. */
 int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope);
 /* Pushes the future of a spawned job. */
