@@ -171,11 +171,13 @@ sanitized() {
   if [ -z "$files" ]; then
     once='docs|examples|install|embed|hosts|busted_helper|busted_parallel|testing|program|repl|http_timeouts'
     case $MOONLOOP_CHECK in
-      gc) once="$once|process_faults|preempt" ;;
+      # Of the C tests those that have a Lua state.
+      gc) once="$once|process_faults|preempt" c_tests='crossing|embed[a-z_]*|host_signals|poke' ;;
       # HTTP's options are one thread's work; http, http2, http_cancel and http_session stay.
       tsan) once="$once|process_faults|crossing_[a-z]*|websocket_rules|http_([d-r]|co|st|up)[a-z]*" ;;
     esac
-    files=$(ls spec/c/*_test.c spec/*_spec.lua | grep -vE "/($once)_spec")
+    files=$(ls spec/c/*_test.c spec/*_spec.lua | grep -vE "/($once)_spec" |
+      grep -E "_spec|/(${c_tests:-.*})_test")
   fi
   # shellcheck disable=SC2086 # a list of words
   run_tests "$dir" $files || result=1

@@ -238,7 +238,7 @@ describe("an executor's map", function()
     local results <close> = ex:map(function(n)
       if n > 1 then gate:pass() end
       return n
-    end, numbers(3), { timeout = 0.1 })
+    end, numbers(3), { timeout = 0.5 })
     assert.equal(1, (results()))
     assert.is_true(ml.is_timeout(h.raised(results)))
     gate:open()

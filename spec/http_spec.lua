@@ -464,7 +464,7 @@ describe("moonloop.http", function()
         for i = 1, 20 do
           assert.equal("timeout", select(2, futures[i]:result(h.TIMEOUT)).code)
         end
-        assert.is_true(ml.now() - start < 0.9)
+        assert.is_true(ml.now() - start < 3) -- one after another: 6
       end)
     end)
 

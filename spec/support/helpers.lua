@@ -7,7 +7,7 @@ local h = {}
 
 -- The bound of every wait that is expected to succeed, and a timeout that is
 -- expected to pass.
-h.TIMEOUT = 15
+h.TIMEOUT = os.getenv "MOONLOOP_CHECK" and 60 or 15
 h.SHORT = 0.02
 
 -- Gates ---------------------------------------------------------------------
