@@ -346,6 +346,23 @@ describe("the end of a program", function()
     assert.matches("executor 'endless' did not stop within 5 s of its state's closing:\n" ..
       "  job 'spinner', submitted at .-:7, runs at .-:[45]\n", err)
   end)
+
+  it("past its grace as a state closes, it is named on stderr though it only waits", function()
+    local err, code = h.run_script([[
+      local ml = require "moonloop"
+      local ex = ml.AsyncExecutor{ name = "stubborn", loops = 2 }
+      local started = ml.promise()
+      local function shielded(p)
+        p:set_result()
+        ml.shield(ml.sleep, 60)
+      end
+      ex:submit(ml.job{ shielded, started, name = "sleeper" })
+      started.future:result(10)
+    ]])
+    assert.equal(0, code)
+    assert.matches("executor 'stubborn' did not stop within 5 s of its state's closing:\n" ..
+      "  job 'sleeper', submitted at .-:8, waits for sleep\n", err)
+  end)
 end)
 
 describe("on_blocked", function()

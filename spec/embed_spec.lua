@@ -55,6 +55,41 @@ describe("the C example", function()
   end
 end)
 
+describe("moonloop.h", function()
+  local source = [[
+    #include <moonloop.h>
+    static void begin(ml_op *op, uv_loop_s *, void *) { ml_op_complete(op, nullptr); }
+    int main() {
+      ml_executor_options o = ML_EXECUTOR_OPTIONS;
+      ml_job_options job = ML_JOB_OPTIONS;
+      ml_op_class kind = ML_SIZED(ml_op_class);
+      o.name = job.name = kind.name = "C++";
+      kind.begin = begin;
+      ml_executor *ex;
+      ml_future *f;
+      if (ml_executor_new(&ex, &o) != ML_OK) return 1;
+      if (ml_submit_call(ex, "os:time", nullptr, &job, &f) != ML_OK) return 2;
+      if (ml_future_wait(f, ml_after_ms(10000)) != ML_OK) return 3;
+      ml_future_release(f);
+      if (ml_executor_shutdown(ex, true, ml_after_ms(10000)) != ML_OK) return 4;
+      ml_executor_release(ex);
+    }]]
+
+  for _, standard in ipairs { "c++11", "c++20" } do
+    it("compiles without a warning as " .. standard .. ", and works there", function()
+      if is_checking() then return end
+      local file <close> = assert(io.open(folder .. "/header.cc", "w"))
+      file:write(source)
+      file:close()
+      local program = folder .. "/header-" .. standard
+      local flags = "-Wall -Wextra -Wpedantic -Werror "
+      assert.same({ "", 0 }, { shell(("c++ -std=%s %s %s/header.cc -o %s %s")
+        :format(standard, flags, folder, program, ALL)) })
+      assert.same({ "", 0 }, { run(program) })
+    end)
+  end
+end)
+
 describe("the C code in", function()
   local frame = [[
     #include <lauxlib.h>

@@ -5,6 +5,7 @@ local h = require "spec.support.helpers"
 
 describe("an AsyncExecutor", function()
   it("runs jobs on one thread of its own, in one state of its own", function()
+    ml.AsyncExecutor{}:shutdown() -- threads that watch the loops stay, from the first one on
     local before = h.threads()
     local ex <close> = ml.AsyncExecutor{ name = "one" }
     local first = ex:submit(h.state_id):result(h.TIMEOUT)
@@ -197,9 +198,36 @@ describe("max_pending", function()
     assert.equal("busy", err.code)
     release:open()
     first:wait(h.TIMEOUT)
-    assert.equal(1, h.eventually(function()
-      return (ex:try_submit(function() return 1 end))
-    end):result(h.TIMEOUT))
+    assert.equal(1, assert(ex:try_submit(function() return 1 end)):result(h.TIMEOUT))
+  end)
+
+  it("counts no job that is settled, whoever settled it", function()
+    release:open()
+    first:wait(h.TIMEOUT)
+    for _ = 1, 20 do
+      local done = assert(ex:try_submit(function() return 1 end))
+      assert.equal(1, done:result(h.TIMEOUT))
+      local asleep = assert(ex:try_submit(ml.sleep, 60))
+      assert.equal("busy", select(2, ex:try_submit(function() end)).code)
+      asleep:cancel_and_wait(h.TIMEOUT)
+      local failed = assert(ex:try_submit(error, "no"))
+      assert.equal("no", failed:exception(h.TIMEOUT))
+    end
+  end)
+
+  it("counts no job that was cancelled in the queue", function()
+    local pool <close> = ml.ThreadExecutor{ workers = 1, max_pending = 2 }
+    local busy, go_on = h.gate(), h.gate()
+    local runs = pool:submit(h.hold, busy, go_on)
+    busy:pass()
+    for _ = 1, 20 do
+      local queued = assert(pool:try_submit(function() end))
+      assert.equal("busy", select(2, pool:try_submit(function() end)).code)
+      assert.is_true(queued:cancel())
+    end
+    go_on:open()
+    runs:wait(h.TIMEOUT)
+    assert.equal(1, pool:submit(function() return 1 end):result(h.TIMEOUT))
   end)
 
   it("is forgotten by a submit that is cancelled while it waits", function()

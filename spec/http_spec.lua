@@ -168,6 +168,23 @@ describe("moonloop.http", function()
       assert.equal("/echo", assert(http.get(srv.url .. "/echo", { query = {} })).headers["X-Uri"])
     end)
 
+    it("lists the responses on the way, whatever was asked for before", function()
+      local function way(n)
+        local urls = {}
+        for i, hop in ipairs(assert(http.get(srv.url .. "/redirect/" .. n)).redirects) do
+          assert.equal(302, hop.status)
+          urls[i] = hop.url:sub(#srv.url + 1)
+        end
+        return urls
+      end
+      assert.same({ "/redirect/2", "/redirect/1" }, way(2))
+      assert(http.get(srv.url .. "/300b"))
+      assert.same({ "/redirect/2", "/redirect/1" }, way(2))
+      local _, err = http.get(srv.url .. "/delay/1/300b", { timeout = 0.05 })
+      assert.equal("timeout", err.code)
+      assert.same({ "/redirect/3", "/redirect/2", "/redirect/1" }, way(3))
+    end)
+
     it("follows redirects as it should, and only so many", function()
       local res = assert(http.get(srv.url .. "/redirect/5"))
       assert.equal(200, res.status)

@@ -253,6 +253,7 @@ static void test_cancel_and_time(void) {
   CHECK_EQ(ml_future_cancel(f, "no longer needed"), ML_OK);
   CHECK_EQ(ml_future_wait(f, PATIENCE), ML_JOB_CANCELLED);
   CHECK(says(ml_future_code(f), "job_cancelled"));
+  CHECK(says(ml_future_error(f), "the job was cancelled: no longer needed"));
   CHECK_EQ(ml_future_cancel(f, NULL), ML_CLOSED);
   ml_future_release(f);
 
@@ -389,6 +390,9 @@ static void test_plugin_states(void) {
   ml_future *f;
   lua_settop(L, 0);
   lua_pushliteral(L, "below");
+  lua_pushliteral(L, "plugin.echo");
+  CHECK_EQ(ml_submit(ex, L, 0, NULL, &f), ML_MISUSE);
+  CHECK(says(ml_last_error(), "\"module:function\" expected, got \"plugin.echo\""));
   CHECK(luaL_loadstring(L, "local a, b = ... return b, a, { a = a }") == LUA_OK);
   lua_pushinteger(L, 1);
   lua_pushliteral(L, "two");
@@ -602,6 +606,26 @@ static void test_memory(void) {
 
 /* ---- misuse ---- */
 
+/* Of one thread or of none; its job only waits. */
+static void test_shutdown_names_what_is_left(bool driven) {
+  ml_executor_options o = ML_EXECUTOR_OPTIONS;
+  o.driven = driven;
+  ml_executor *ex = make(&o);
+  ml_job_options job = ML_JOB_OPTIONS;
+  job.name = "sleeper";
+  ml_values *v = ml_values_new();
+  ml_values_add_integer(v, 1000);
+  ml_future *f;
+  CHECK_EQ(ml_submit_call(ex, "plugin:sleep", v, &job, &f), ML_OK);
+  CHECK_EQ(ml_future_wait(f, ml_after_ms(1)), ML_TIMEOUT);
+  CHECK_EQ(ml_executor_shutdown(ex, false, ml_after_ms(1)), ML_TIMEOUT);
+  CHECK(says(ml_last_error(), "did not stop: job 'sleeper' "));
+  CHECK_EQ(ml_submit_c(ex, fails, NULL, NULL), ML_CLOSED);
+  end(ex);
+  CHECK_EQ(ml_future_peek(f), ML_JOB_CANCELLED);
+  ml_future_release(f);
+}
+
 static void test_misuse(void) {
   ml_executor *ex = NULL;
   ml_future *f = NULL;
@@ -711,6 +735,8 @@ int main(void) {
   test_call();
   test_failures();
   test_cancel_and_time();
+  test_shutdown_names_what_is_left(false);
+  test_shutdown_names_what_is_left(true);
   test_callbacks();
   test_c_functions();
   test_plugin_states();

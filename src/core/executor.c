@@ -83,7 +83,7 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->origin = NULL;
   task->runner = NULL;
   task->lane = task->begun_at = 0;
-  task->over = false;
+  atomic_init(&task->over, false);
   task->runner = NULL;
   task->line = 0;
   task->chunk = NULL;
@@ -91,21 +91,20 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   return task;
 }
 
-void mli_task_leave_slot(mli_task *task) {
-  if (task->executor->bounded && !task->over) mli_sem_release(&task->executor->slots);
+/* Gives back the slot, once. */
+static void leave_slot(mli_task *task) {
+  if (!atomic_exchange_explicit(&task->over, true, memory_order_relaxed))
+    mli_sem_release(&task->executor->slots);
 }
 
-/* Gives back what an unsettled task holds of its executor. */
-static void task_done(mli_worker *w, mli_task *task) {
-  if (task->executor->loops) atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
-  mli_task_leave_slot(task);
-  task_release(task);
-}
+/* Nobody who waits for the task has hung a watcher before this one, so the slot is free as
+** they wake; also if a cancel settled the task in the queue. */
+static void task_on_settled(mli_watcher *w) { leave_slot(mli_container(w, mli_task, settled)); }
 
 void mli_task_settle(mli_worker *w, mli_task *task, mli_state state, mli_message *outcome,
                      char *traceback, ml_status status) {
-  /* Counted first: who sees the outcome sees the counts. Only a cancel in the queue
-  ** has settled it before. */
+  /* Counted first: who sees the outcome sees the counts, and finds the slot free. Only a
+  ** cancel in the queue has settled it before. */
   if (status != ML_OK) state = MLI_FAILED;
   if (mli_future_settled(&task->future)) state = MLI_STOPPED;
   if (mli_unlikely(mli_observing())) mli_observe_settle(task, state);
@@ -113,11 +112,13 @@ void mli_task_settle(mli_worker *w, mli_task *task, mli_state state, mli_message
             : state == MLI_FAILED ? &w->counts.failed
                                   : &w->counts.cancelled,
             1);
+  if (task->executor->bounded) leave_slot(task);
   if (status != ML_OK)
     mli_future_fail(&task->future, status);
   else
     mli_future_settle(&task->future, state, outcome, traceback);
-  task_done(w, task);
+  if (task->executor->loops) atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
+  task_release(task);
 }
 
 /* ---- loops ---- */
@@ -347,6 +348,10 @@ ml_status mli_executor_submit(mli_executor *ex, mli_task *task) {
   ml_status status = ML_CLOSED;
   if (mli_tracing()) task->lane = mli_trace_new_lane();
   mli_object_retain(&task->future.object);
+  if (ex->bounded) {
+    task->settled.fired = task_on_settled;
+    mli_future_watch(&task->future, &task->settled);
+  }
   atomic_fetch_add_explicit(&ex->submitted, 1, memory_order_relaxed);
   if (!ex->loops) {
     status = mli_pool_submit(ex, task);
@@ -365,7 +370,6 @@ ml_status mli_executor_submit(mli_executor *ex, mli_task *task) {
   }
   atomic_fetch_sub_explicit(&ex->submitted, 1, memory_order_relaxed);
   mli_future_fail(&task->future, status);
-  mli_task_leave_slot(task);
   task_release(task);
   return status;
 }

@@ -42,7 +42,8 @@ struct mli_task {
   const mli_task *origin;  /* [I] the pool's task that it was submitted in; only to compare */
   uint64_t begun_at;       /* [I] outside of loops, if somebody looks: ns; else 0 */
   uint64_t lane;           /* [I] of a trace, once submitted; 0: none */
-  bool over;               /* [I] it has no slot of a bounded executor */
+  atomic_bool over;        /* [A] it has no slot of a bounded executor, or gave it back */
+  mli_watcher settled;     /* on its own future: gives the slot back */
   void *runner;            /* [L] of the layer above: what runs it on its loop, while it does */
   uint32_t line;           /* [I] where it was submitted; 0: unknown */
   char name[MLI_NAME_MAX]; /* [I] "" if none was given */

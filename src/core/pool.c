@@ -281,7 +281,6 @@ static void drop_queue(mli_node *queue) {
     queue = queue->next;
     mli_future_cancel(&task->future, NULL);
     atomic_fetch_add_explicit(&task->executor->dropped, 1, memory_order_relaxed);
-    mli_task_leave_slot(task);
     mli_release(&task->future);
   }
 }

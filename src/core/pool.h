@@ -39,7 +39,5 @@ void mli_worker_begin(mli_worker *w);
 void mli_worker_end(mli_worker *w);
 /* What ends without its thread: part of that. */
 void mli_worker_leave(mli_worker *w);
-/* A task that had a slot of its bounded executor gives it back. */
-void mli_task_leave_slot(mli_task *task);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "embed.h"
+#include "lua/holdouts.h"
 
 #define MOST_LOOPS 1024
 #define MOST_SLICE (3600 * MLI_SECOND)
@@ -177,7 +178,7 @@ ml_status mle_drive_to_end(mli_executor *core, bool cancel, uint64_t deadline) {
 /* Records that the deadline passed, and which jobs are in the way; if it waits, where. */
 static ml_status still_running(mli_executor *ex, bool wait) {
   char text[400];
-  lml_spot_all(ex, "; ", wait ? ANSWER_MS : 0, text, sizeof text);
+  lml_holdouts(ex, "; ", wait ? ANSWER_MS : 0, text, sizeof text);
   return mle_fail(ML_TIMEOUT, "executor '%s' has jobs that did not stop%s%s", ex->name,
                   *text ? ":" : "", *text ? text + 1 : "");
 }

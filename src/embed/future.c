@@ -186,12 +186,26 @@ static const char *value_text(ml_values *v, const ml_value *value) {
   }
 }
 
+/* Of a cancelled one: why, if that was said. */
+static void read_reason(ml_future *f) {
+  ml_values *v = f->core->reason ? mle_decode(f->core->reason) : NULL;
+  if (!v) return;
+  f->error = v;
+  const char *reason = value_text(v, ml_values_at(v, 0));
+  size_t size = strlen(f->text) + strlen(reason) + sizeof ": ";
+  char *text = mle_values_alloc(v, size);
+  if (!text) return;
+  snprintf(text, size, "%s: %s", f->text, reason);
+  f->text = text;
+}
+
 /* Under the lock: reads the error once. */
 static void read_error(ml_future *f) {
   if (f->text) return;
   ml_status status = mle_future_status(f->core);
   f->text = status_text(status);
   f->code = ml_status_name(status);
+  if (status == ML_JOB_CANCELLED) read_reason(f);
   if (status != ML_FAILED) return;
   ml_values *v = mle_decode(f->core->outcome);
   if (!v) return;

@@ -74,6 +74,8 @@ static int pack(lua_State *L) {
   lml_state *S = lml_state_of(L);
   if (!lua_isfunction(L, 2) && lua_type(L, 2) != LUA_TSTRING)
     return luaL_error(L, "a function or \"module:function\" expected, got %s", luaL_typename(L, 2));
+  if (lua_type(L, 2) == LUA_TSTRING && !strchr(lua_tostring(L, 2), ':'))
+    return luaL_error(L, "\"module:function\" expected, got \"%s\"", lua_tostring(L, 2));
   if (lua_type(L, 2) == LUA_TSTRING) snprintf(p->name, sizeof p->name, "%s", lua_tostring(L, 2));
   p->task->context = lml_context_encode(L, S, false);
   p->task->payload = lml_encode(L, 2, lua_gettop(L) - 1, LML_JOB);
@@ -212,6 +214,8 @@ static void on_call(mli_node *node, mli_loop *loop) {
 ml_status ml_submit_c(ml_executor *ex, ml_loop_function function, void *user, ml_future **out) {
   if (!mle_check(ex, MLE_EXECUTOR, "ml_submit_c")) return ML_MISUSE;
   if (!function) return mle_fail(ML_MISUSE, "ml_submit_c: a function expected, got NULL");
+  if (atomic_load(&ex->core->closing))
+    return mle_fail(ML_CLOSED, "ml_submit_c: executor '%s' is shut down", ex->core->name);
   mli_worker *w = mli_executor_place(ex->core);
   if (!w) return mle_fail(ML_MISUSE, "ml_submit_c: executor '%s' has no loops", ex->core->name);
   call *c = calloc(1, sizeof *c);

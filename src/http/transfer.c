@@ -66,7 +66,11 @@ static bool note_hop(mli_http_easy *easy) {
   mli_http *h = easy->request;
   char *url = NULL;
   mli_http_hop *hop = mli_http_alloc(h, sizeof *hop);
-  curl_easy_getinfo(easy->curl, CURLINFO_EFFECTIVE_URL, &url);
+  /* Before the first redirect libcurl may still have the URL of the handle's last use. */
+  if (h->hops)
+    curl_easy_getinfo(easy->curl, CURLINFO_EFFECTIVE_URL, &url);
+  else
+    url = (char *)h->url;
   if (hop && url && (url = mli_http_text(h, url, strlen(url)))) {
     *hop = (mli_http_hop){ .url = url };
     curl_easy_getinfo(easy->curl, CURLINFO_RESPONSE_CODE, &hop->status);

@@ -190,6 +190,19 @@ ML_API const ml_value *ml_value_field(const ml_value *value, const char *key);
 ML_API size_t ml_value_pairs(const ml_value *value);
 ML_API const ml_value *ml_value_pair(const ml_value *value, size_t index, const ml_value **key);
 
+/* A struct of zeros with its size, in C and in C++: for ML_EXECUTOR_OPTIONS and the like. */
+#ifdef __cplusplus
+#define ML_SIZED(type)                                                                             \
+  ([] {                                                                                            \
+    type sized_ = type();                                                                          \
+    sized_.size = sizeof sized_;                                                                   \
+    return sized_;                                                                                 \
+  }())
+#else
+#define ML_SIZED(type)                                                                             \
+  { .size = sizeof(type) }
+#endif
+
 /* ---- executors ---- */
 
 /* An error that nobody asked for. */
@@ -259,8 +272,7 @@ typedef struct ml_executor_options {
   void *user; /* for all of these */
 } ml_executor_options;
 
-#define ML_EXECUTOR_OPTIONS                                                                        \
-  { .size = sizeof(ml_executor_options) }
+#define ML_EXECUTOR_OPTIONS ML_SIZED(ml_executor_options)
 
 /* Makes an executor, with a reference for the caller, and starts its loops. `options` NULL:
 ** all as it comes. ML_MISUSE: an option, or options of a newer header; ML_MEMORY; ML_SYSTEM:
@@ -290,8 +302,8 @@ ML_API void ml_executor_release(ml_executor *executor);
 
 /* No more submits, from here on: ML_CLOSED. Waits until its jobs have ended (with `cancel`,
 ** as they are cancelled) and its threads are gone. ML_TIMEOUT: the deadline passed first,
-** ml_last_error names the jobs that run just then, and where; call it again, or leave it at
-** that.
+** ml_last_error names the jobs that are left, as many as fit, and where they are; call it
+** again, or leave it at that.
 ** A deadline of 0 asks and does not wait. ML_BUSY: this thread is the executor's own or runs
 ** a loop, so nothing was waited for; ML_MEMORY. The thread that drives an
 ** executor steps it meanwhile; a guest then closes its handles on the host's libuv loop,
@@ -318,8 +330,7 @@ typedef struct ml_job_options {
   uint64_t timeout; /* nanoseconds from its start, after which it is cancelled; 0: none */
 } ml_job_options;
 
-#define ML_JOB_OPTIONS                                                                             \
-  { .size = sizeof(ml_job_options) }
+#define ML_JOB_OPTIONS ML_SIZED(ml_job_options)
 
 /* Submit a job. `out`, unless it is NULL, gets a reference of its future, for the caller.
 ** `options` may be NULL, and are copied. ML_CLOSED: the executor is shut down; ML_BUSY: it
@@ -454,6 +465,7 @@ typedef struct ml_op_class {
   void (*free)(void *user);
 } ml_op_class;
 
+/* Its first field. In C++ before C++20 write `ml_op_class kind = ML_SIZED(ml_op_class);`. */
 #define ML_OP_CLASS .size = sizeof(ml_op_class)
 
 /* An operation for the loop where the caller of L waits: its job's own, else one of its
@@ -477,7 +489,7 @@ ML_API int ml_await(struct lua_State *L, ml_op *op, uint64_t deadline);
 ** before; ML_CLOSED: nobody waits for it any more. Thread: any. Blocks: no. */
 ML_API ml_status ml_op_complete(ml_op *op, ml_values *results);
 /* It failed: the waiter gets nil and an error value with this code (31 bytes of it; NULL:
-** "failed") and message (NULL: the code). Else as ml_op_complete. */
+** "failed") and message (NULL: the operation's name and the code). Else as ml_op_complete. */
 ML_API ml_status ml_op_fail(ml_op *op, const char *code, const char *message);
 
 /* Keeps a value with a loop, under the address of something static: the connection that a C

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "holdouts.h"
 #include "worker.h"
 
 #define CLOSE_GRACE (5 * MLI_SECOND)
@@ -196,7 +197,7 @@ static void complain(mli_executor *ex) {
   int n = snprintf(text, sizeof text,
                    "executor '%s' did not stop within %d s of its state's closing:", ex->name,
                    (int)(CLOSE_GRACE / MLI_SECOND));
-  lml_spot_all(ex, "\n  ", ANSWER_MS, text + n, sizeof text - (size_t)n);
+  lml_holdouts(ex, "\n  ", ANSWER_MS, text + n, sizeof text - (size_t)n);
   lml_log(ex, text);
 }
 

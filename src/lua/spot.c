@@ -4,8 +4,6 @@
 #include <string.h>
 #include "state.h"
 
-#define ANSWER_MS 5
-
 /* ---- noting, on the thread itself ---- */
 
 static void copy_text(char *to, size_t size, const char *from) {
@@ -195,20 +193,9 @@ void lml_spot_where(const lml_spot *spot, char *text, size_t size) {
   }
 }
 
-void lml_spot_all(mli_executor *ex, const char *separator, unsigned wait_ms, char *text,
-                  size_t size) {
-  mli_worker *w;
-  uint64_t until = mli_now() + wait_ms * MLI_MILLISECOND;
-  while (!lml_spot_ask_all(ex, 0) && mli_now() < until) uv_sleep(ANSWER_MS);
-  text[0] = '\0';
-  size_t n = 0;
-  for (unsigned i = 0; n < size && (w = mli_executor_worker(ex, i)); i++) {
-    lml_spot spot;
-    char who[MLI_NAME_MAX + LUA_IDSIZE + 64], where[LML_SPOT_CALL + 64];
-    if (!lml_spot_read(w, &spot)) continue;
-    lml_spot_describe(&spot, who, sizeof who);
-    lml_spot_where(&spot, where, sizeof where);
-    n += (size_t)snprintf(text + n, size - n, "%s%s %s", separator, who,
-                          *where ? where : "runs still");
-  }
+void lml_spot_say(const lml_spot *spot, char *text, size_t size) {
+  char who[MLI_NAME_MAX + LUA_IDSIZE + 64], where[LML_SPOT_CALL + 64];
+  lml_spot_describe(spot, who, sizeof who);
+  lml_spot_where(spot, where, sizeof where);
+  snprintf(text, size, "%s %s", who, *where ? where : "runs still");
 }

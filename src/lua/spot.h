@@ -50,11 +50,6 @@ bool lml_spot_read(mli_worker *w, lml_spot *out);
 /* Of a loop, by who sees to it that it stays: false if it was noted in another step. */
 bool lml_spot_of_step(lml_state *S, unsigned beat, lml_spot *out);
 
-/* What all threads of an executor run, each begun with `separator`: waits so long at most
-** for them to say where they are. Thread: any but the executor's own. */
-void lml_spot_all(mli_executor *ex, const char *separator, unsigned wait_ms, char *text,
-                  size_t size);
-
 #define LML_SPOT_CALL (LUA_IDSIZE + 128) /* room for the text of lml_spot_call */
 
 /* "job 'fetch', submitted at app.lua:3," */
@@ -63,5 +58,7 @@ void lml_spot_describe(const lml_spot *spot, char *text, size_t size);
 void lml_spot_call(const lml_spot *spot, char *text, size_t size);
 /* "runs at app.lua:12", "is inside one C call: ...", "waits for ...", or "". */
 void lml_spot_where(const lml_spot *spot, char *text, size_t size);
+/* Both. */
+void lml_spot_say(const lml_spot *spot, char *text, size_t size);
 
 #endif
