@@ -11,8 +11,6 @@
 #include "core/system.h"
 #include "state.h"
 
-#define SWALLOW_MAX 100
-#define SWALLOW_LIFE (10 * MLI_SECOND)
 #define SIGNAL_SLICE (100 * MLI_MILLISECOND)
 
 /* ---- where a wait cannot be ---- */
@@ -101,10 +99,6 @@ static int raise_cancelled_k(lua_State *L, int status, lua_KContext ctx) {
   lml_scope *scope = lml_job_cancelled(S->current);
   (void)ctx;
   return scope ? lml_raise_cancelled(L, S, scope) : luaL_error(L, "cancelled");
-}
-
-bool lml_scope_is_swallowed(const lml_scope *scope) {
-  return scope->deliveries >= SWALLOW_MAX || mli_now() - scope->since > SWALLOW_LIFE;
 }
 
 /* Raises the cancel of `scope`: at once the first time; then through the ready

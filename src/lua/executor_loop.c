@@ -146,24 +146,12 @@ static bool loop_idle(mli_worker *w) {
   return !S || (S->job_count == 0 && !S->deferred);
 }
 
-static mli_future *job_future(lml_job *job) {
-  return job->task ? &job->task->future : lml_future_core(job->fut);
-}
-
 static void loop_cancel_all(mli_worker *w) {
   lml_state *S = w->user;
   if (!S) return;
   for (mli_node *n = S->deferred; n; n = n->next)
     mli_future_cancel(&mli_container(n, mli_task, node)->future, NULL);
   lml_cancel_jobs(S, 0);
-}
-
-void lml_cancel_jobs(lml_state *S, uint32_t home) {
-  for (lml_job *job = S->jobs; job; job = job->next)
-    if (home == 0 || job->home == home) {
-      mli_future *f = job_future(job);
-      if (mli_future_cancel(f, NULL) && job->task && job->started) lml_job_cancel(job);
-    }
 }
 
 static void loop_cancel(mli_worker *w, mli_task *task) {

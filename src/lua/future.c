@@ -11,11 +11,11 @@
 **   f:add_done_callback(g)
 **   f.name
 */
-#include "future.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "crossing.h"
+#include "state.h"
 
 static void timeout_error(lua_State *L, lml_future *u) {
   char name[64];

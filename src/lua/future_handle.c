@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "crossing.h"
-#include "future.h"
+#include "state.h"
 
 lml_future *lml_future_test(lua_State *L, lml_state *S, int index) {
   lml_future *u = lua_touserdata(L, index);
@@ -115,7 +115,7 @@ static mli_future finalized = { .object = { .type = &mli_future_type, .refs = 1 
                                 .observed = true };
 
 /* Reports the error on top of the stack. The job is gone: its name and place are at the
-** end of its traceback, as push_traceback wrote them. */
+** end of its traceback, as traceback.c wrote them. */
 static void report_local(lua_State *L, lml_state *S, mli_future *f) {
   char name[MLI_NAME_MAX] = "", where[MLI_WHERE_MAX + 16] = "";
   const char *text = f->traceback, *last = NULL;

@@ -3,7 +3,7 @@
 */
 #include <stdio.h>
 #include "crossing.h"
-#include "future.h"
+#include "state.h"
 
 int lml_future_push_values(lua_State *L, int index, int n) {
   luaL_checkstack(L, n + 4, "too many results");

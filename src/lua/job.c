@@ -5,13 +5,13 @@
 ** protected: so `__close` variables may wait however the job ends, and the
 ** traceback is taken where the error happens.
 */
-#include "job.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "core/observe.h"
 #include "crossing.h"
 #include "generator.h"
+#include "state.h"
 
 /* ---- the base ---- */
 
@@ -272,6 +272,14 @@ void lml_job_interrupt(lml_job *job) {
   if (!a->parked || a->why) return;
   a->why = LML_CANCEL;
   a->abort(a);
+}
+
+void lml_cancel_jobs(lml_state *S, uint32_t home) {
+  for (lml_job *job = S->jobs; job; job = job->next) {
+    if (home != 0 && job->home != home) continue;
+    mli_future *f = job->task ? &job->task->future : lml_future_core(job->fut);
+    if (mli_future_cancel(f, NULL) && job->task && job->started) lml_job_cancel(job);
+  }
 }
 
 /* ---- the end of a job ---- */

@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include "core/observe.h"
 #include "generator.h"
-#include "job.h"
+#include "state.h"
 
 #define COROUTINES_PER_TABLE 256
 #define IDLE_COROUTINES 16384 /* 16 MB; to make one costs more than all the rest of a job */

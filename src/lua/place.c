@@ -3,7 +3,7 @@
 */
 #include <stdio.h>
 #include <string.h>
-#include "job.h"
+#include "state.h"
 
 void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line) {
   lua_Debug ar;

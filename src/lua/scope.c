@@ -18,6 +18,8 @@
 #include "state.h"
 
 #define SCOPE "moonloop.scope"
+#define SWALLOW_MAX 100
+#define SWALLOW_LIFE (10 * MLI_SECOND)
 
 typedef struct block {
   lml_scope scope;
@@ -243,6 +245,10 @@ lml_scope *lml_scope_cancelled(lml_scope *innermost) {
     if (s->shielded) break;
   }
   return found;
+}
+
+bool lml_scope_is_swallowed(const lml_scope *scope) {
+  return scope->deliveries >= SWALLOW_MAX || mli_now() - scope->since > SWALLOW_LIFE;
 }
 
 bool lml_job_is_bounded(const lml_job *job) {

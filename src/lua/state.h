@@ -1,233 +1,21 @@
 /*
-** state.h: the record of a Lua state, its jobs and its waits. Internal to
-** src/lua. Everything here belongs to the state's thread unless it is marked.
+** state.h: the record of a Lua state. Internal to src/lua. Everything here belongs to the
+** state's thread unless it is marked.
 */
 #ifndef LML_STATE_H
 #define LML_STATE_H
 
+#include "await.h"
 #include "core/executor.h"
+#include "future.h"
 #include "host.h"
+#include "inbox.h"
+#include "job.h"
 #include "lml.h"
 #include "poke.h"
 #include "spot.h"
 
-typedef struct lml_job lml_job;
-typedef struct lml_await lml_await;
-typedef struct lml_inbox lml_inbox;
-typedef struct lml_feed lml_feed;
-typedef struct lml_generator lml_generator;
-typedef struct lml_future lml_future;
-
-/* ---- waits (await.c) ---- */
-
-/*
-** One wait: of a job, or of the thread of a sync state.
-**
-**   begun --[lml_await_park]--> parked --[lml_await_wake]--> woken --> k runs
-**
-** W1  The source wakes a wait exactly once: when what was waited for has come,
-**     or after `abort`, when it is sure that it will not come.
-** W2  A deadline or a cancel only calls `abort`, once; it never wakes by itself.
-** W3  Parked jobs are resumed by their loop's turn only.
-*/
-struct lml_await {
-  union {
-    mli_watcher watcher; /* when the source is a future */
-    struct {             /* when it is an operation or a primitive */
-      mli_waker waker;
-      lua_KFunction done; /* of an operation: what runs after its end */
-    };
-  };
-  mli_node node;               /* a wake from another thread, on its way */
-  mli_timer timer;             /* the deadline of a job's wait */
-  void (*abort)(lml_await *a); /* asks the source to wake it soon */
-  void *source;
-  const char *what;  /* static: "future", "sleep" */
-  uint64_t since;    /* ns */
-  atomic_bool woken; /* [A] */
-  bool in_job;       /* it is the `await` of a job; else of a sync wait */
-  bool parked;
-  bool aborted; /* the source gave up for us: nothing was taken */
-  uint8_t why;  /* once `abort` was called: LML_DEADLINE, LML_CANCEL, LML_INTERRUPT */
-};
-
-enum { LML_DEADLINE = 1, LML_CANCEL, LML_INTERRUPT };
-
-/* A wait of a sync state; they nest when a callback waits. */
-typedef struct lml_sync_wait {
-  lml_await await;
-  mli_parker *parker;
-  struct lml_sync_wait *outer;
-} lml_sync_wait;
-
-/* Checks that the caller may wait here and returns a wait to fill. Raises: in a
-** cancelled job, where Lua cannot yield, on a loop's thread outside a job. */
-lml_await *lml_await_begin(lua_State *L, lml_state *S, const char *what);
-/* The same check alone: before something is begun that will be waited for. */
-void lml_check_wait(lua_State *L, lml_state *S, const char *what);
-/* Waits until woken, then returns k(L, LUA_YIELD, ctx), which must call
-** lml_await_end first. Fill `abort` and `source` before. */
-int lml_await_park(lua_State *L, lml_state *S, lml_await *a, uint64_t deadline, lua_KFunction k,
-                   lua_KContext ctx);
-/* The task that this worker of a pool runs was cancelled, and no shield is in the way. */
-bool lml_task_cancelled(const lml_state *S);
-/* Raises that: the same error at each wait. Never returns. */
-int lml_raise_task_cancelled(lua_State *L, lml_state *S);
-/* Ends the wait: ML_OK or ML_TIMEOUT; raises if the waiter was cancelled or
-** interrupted. */
-ml_status lml_await_end(lua_State *L, lml_state *S);
-/* The source, on any thread: see W1. */
-void lml_await_wake(lml_await *a, bool aborted);
-/* The `wake` of a waker that is a wait's. */
-void lml_await_woken(mli_waker *waker);
-/* Waits for the future of the handle at `index`, then runs k. */
-int lml_await_future(lua_State *L, lml_state *S, int index, uint64_t deadline, lua_KFunction k,
-                     lua_KContext ctx);
-/* The future that a parked job waits for, for ever; NULL: anything else. */
-const lml_future *lml_awaited_future(const lml_await *a);
-/* Refuses a wait for ever for a job that waits for the running one. See forever.c. */
-void lml_check_cycle(lua_State *L, lml_state *S, const lml_future *u);
-/* The job lets others run. k must call lml_await_end. Job only. */
-int lml_yield_turn(lua_State *L, lml_state *S, lua_KFunction k, lua_KContext ctx);
-
-/* ---- jobs (job.c and its like, see job.h) ---- */
-
-/* A future's handle. A job that was spawned on this loop keeps its future right
-** here, unshared, until the handle crosses to another state. */
-struct lml_future {
-  lml_handle handle; /* &local.object, or a shared future's object */
-  lml_job *job;      /* the local job that will settle it; NULL after that */
-  int values;        /* results kept in the user value; -1: not read here yet */
-  mli_future local;
-};
-
-/* The size of a handle that has no local future. */
-#define LML_SHARED_FUTURE_SIZE offsetof(lml_future, local)
-
-static inline mli_future *lml_future_core(const lml_future *u) {
-  return mli_container(u->handle.object, mli_future, object);
-}
-/* A handle without room for a local future ends where one would begin: what lies there
-** is somebody else's, maybe the very future that it refers to, which then is shared. */
-static inline bool lml_future_is_local(const lml_future *u) {
-  return u->handle.object == &u->local.object && !lml_future_core(u)->shared;
-}
-
-/* A scope of cancellation. Each job has a root; others nest in it. */
-typedef struct lml_scope lml_scope;
-struct lml_scope {
-  lml_scope *parent;   /* NULL: a job's root */
-  uint64_t since;      /* when it was cancelled, ns; 0: it was not */
-  int error;           /* registry reference of its error value, or LUA_NOREF */
-  uint8_t deliveries;  /* how often the cancel was raised */
-  bool shielded;       /* a cancel of its parents does not reach in */
-  bool timed_out;      /* it was its deadline that cancelled it */
-  lml_generator *open; /* made in it: see left.c */
-};
-
-/* Where a job was submitted. */
-typedef struct lml_place {
-  uint32_t chunk, line; /* the number of the chunk in S->chunks, from 1; 0: unknown */
-} lml_place;
-
-/* What few jobs have. */
-typedef struct lml_info {
-  char *name;
-  char *traceback;    /* of the failure */
-  int traced;         /* registry reference of that error, or LUA_NOREF */
-  char *joined;       /* traceback of the job or coroutine whose error was raised here last */
-  int joined_error;   /* registry reference of that error, or LUA_NOREF */
-  mli_timer deadline; /* of `timeout=` */
-  lml_feed *feed;     /* it is the body of a generator; holds a reference */
-  lml_job *job;
-} lml_info;
-
-/*
-** A job: a coroutine on this loop.
-**
-**   READY --turn--> RUNNING --park--> PARKED --wake--> READY ...
-**                      |__ends: its future settles, its coroutine is recycled
-*/
-struct lml_job {
-  lml_job *ready_next;
-  lml_job *next, **link; /* in its state's list of jobs */
-  lml_state *S;
-  lua_State *co;   /* a task's: NULL before its first turn */
-  lml_future *fut; /* the value at index 1 of `co`; NULL: a task, not asked for here */
-  mli_task *task;  /* it was submitted; NULL: it was spawned here */
-  lml_scope *scope, root;
-  struct lml_lock *locks; /* that it holds: lock.c */
-  lml_info *info;         /* NULL until needed */
-  const mli_task *origin; /* as in mli_task */
-  uint32_t id, parent;    /* parent: the spawning job's id, or 0 */
-  uint32_t home;          /* the id of the main job of the `run` it belongs to, or 0 */
-  unsigned slot;          /* where `co` is anchored */
-  lml_place place;        /* where it was spawned */
-  int context;            /* registry reference of its context variables, or LUA_NOREF */
-  bool ready, kill, started, failed;
-  uint8_t traced; /* the start of the trace in which its begin is, see mli_trace_starts */
-  unsigned slice; /* microseconds until others have their turn; 0: until it waits */
-  lml_await await;
-};
-
-/* Spawns the function and `nargs` arguments on top of the stack of L as a job of
-** this state's loop; pops them and pushes the future. Raises on lack of memory. */
-lml_job *lml_job_spawn(lua_State *L, lml_state *S, int nargs);
-/* The same with the place of the caller at hand. */
-lml_job *lml_job_spawn_at(lua_State *L, lml_state *S, int nargs, lml_place place);
-/* Spawns, or without a loop submits, what is no plain function: the n values on top are
-** what ml.spawn was given. Pops them and pushes the future. Raises for what is no job. */
-void lml_spawn_other(lua_State *L, int n);
-void lml_job_ready(lml_job *job);
-/* Cancels it: see "cancel" in job.c. The job's thread only. */
-void lml_job_cancel(lml_job *job);
-/* Cancels the jobs that belong to the main job `home`; 0: all. */
-void lml_cancel_jobs(lml_state *S, uint32_t home);
-lml_info *lml_job_info(lml_job *job); /* NULL: out of memory */
-const char *lml_job_name(lml_job *job, char *buffer, size_t size);
-/* What a job is called in messages: "job 'fetch'", or "job 7". */
-const char *lml_job_title(lml_job *job, char *buffer, size_t size);
-const char *lml_chunk_name(lml_state *S, uint32_t chunk);
-/* The outermost cancelled scope that reaches the job, or NULL. */
-lml_scope *lml_job_cancelled(const lml_job *job);
-/* Of a cancelled scope: its cancel was raised so often, or is so old, that the job is to be
-** stopped for good. */
-bool lml_scope_is_swallowed(const lml_scope *scope);
-/* Wakes a parked job, for a scope of its was cancelled. */
-void lml_job_interrupt(lml_job *job);
-/* Pushes the error of a cancel, with the future's reason: "cancelled", of the job's own, or
-** "job_cancelled", of another's. */
-void lml_push_cancel_error(lua_State *L, const mli_future *f, const char *code, const char *who);
-/* Raises the scope's cancel; never returns. */
-int lml_raise_cancelled(lua_State *L, lml_state *S, lml_scope *scope);
-/* Pushes the future of a spawned job. */
-void lml_job_push_future(lua_State *L, lml_job *job);
-/* A bounded share of the ready jobs; true: there are more. */
-bool lml_turn(lml_state *S);
-/* The state was closed from inside a job, by os.exit: lets go of what jobs still hold. */
-void lml_jobs_forget(lml_state *S);
-void lml_task_start(lml_state *S, mli_task *task);
-void lml_task_drop(lml_state *S, mli_task *task); /* it was cancelled in the queue */
-/* Describes the caller of the running C function: "file.lua:12". */
-void lml_where(lua_State *L, int level, char *chunk, size_t size, uint32_t *line);
-/* The same for the caller of the running function, cheaply. */
-lml_place lml_place_of(lua_State *L, lml_state *S);
-void lml_chunks_free(lml_state *S);
-/* Notes a traceback for the error on top of the stack, to begin that of the caller if
-** the error goes on through it. Takes over `text` (from malloc; NULL: none). */
-void lml_join(lua_State *L, lml_state *S, char *text);
-/* The message handler of every job: keeps the traceback, makes nil an error. */
-int lml_message_handler(lua_State *L);
-/* Pushes what a job argument at the top stands for: turns "module:function" into
-** the function. Raises if it cannot be found. */
-void lml_resolve(lua_State *L, int index);
-
 /* ---- the state (state.c) ---- */
-
-typedef struct lml_coroutine {
-  lua_State *co;
-  unsigned slot;
-} lml_coroutine;
 
 typedef struct lml_resume { /* a coroutine that was resumed from another */
   struct lml_resume *outer;
@@ -371,52 +159,6 @@ void lml_state_renew_sentinel(lua_State *L);
 /* The state that the calling thread runs now, for reports; may be NULL. */
 extern _Thread_local lml_state *lml_thread_state;
 
-/* ---- callbacks from other threads (inbox.c) ---- */
-
-typedef struct lml_letter lml_letter;
-struct lml_letter {
-  lml_letter *next;
-  void (*deliver)(lua_State *L, lml_state *S, lml_letter *letter); /* may raise: it is reported */
-  void (*drop)(lml_letter *letter); /* frees it: after delivery, or when the state is gone */
-  bool tidying;                     /* it only lets go of something: no callback runs */
-};
-
-lml_inbox *lml_inbox_new(void);
-lml_inbox *lml_inbox_retain(lml_inbox *inbox);
-void lml_inbox_release(lml_inbox *inbox);
-/* Any thread. Takes over the letter; drops it if the state is gone. */
-void lml_inbox_post(lml_inbox *inbox, lml_letter *letter);
-/* Any thread: wakes the state, wherever it waits, to look around. */
-void lml_inbox_nudge(lml_inbox *inbox);
-/* The state's thread. True: a callback ran. */
-bool lml_inbox_deliver(lua_State *L, lml_state *S);
-void lml_inbox_attach(lml_inbox *inbox, mli_loop *loop); /* NULL: sync again */
-void lml_inbox_own(lml_inbox *inbox, lml_state *S);
-void lml_inbox_close(lml_inbox *inbox);
-mli_parker *lml_inbox_parker(lml_inbox *inbox);
-/* Whether anybody but its state may post to it, or has. */
-bool lml_inbox_is_known(lml_inbox *inbox);
-
-/* ---- scopes (scope.c) ---- */
-
-/* The outermost cancelled scope that reaches into `innermost`, or NULL. */
-lml_scope *lml_scope_cancelled(lml_scope *innermost);
-/* Pushes the error value of a scope's cancel; not for a job's root. */
-void lml_scope_push_error(lua_State *L, lml_scope *scope);
-/* A sync state's: when the first of the scopes ends, in seen time and, for those of whoever
-** runs tests, in real time; ends those whose time has come, and tells whether one of them
-** is cancelled. */
-uint64_t lml_scope_deadline(lml_scope *innermost, uint64_t *real);
-bool lml_scope_expire(lml_scope *innermost);
-/* Whether its own time limit or that of a scope that it is in will cancel it; whether the
-** thread is in a scope. Those of whoever runs tests do not count. */
-bool lml_job_is_bounded(const lml_job *job);
-bool lml_thread_is_scoped(const lml_state *S);
-/* The job ends: its scopes are left. */
-void lml_scopes_leave(lml_job *job);
-/* The same for the thread outside of jobs: a worker's task ends. */
-void lml_thread_scopes_leave(lml_state *S);
-
 /* ---- context variables (context.c) ---- */
 
 /* A reference of its own to the context of what runs now, for a job that it starts. */
@@ -535,21 +277,6 @@ void lml_locks_end(lua_State *L, lml_job *job);
 void lml_locks_leave(lua_State *L);
 void lml_ref_open(lua_State *L);
 void lml_context_open(lua_State *L);
-
-/* Pushes the values or raises the error of a settled future. */
-int lml_future_push(lua_State *L, lml_state *S, int index);
-/* Pushes the error value of a settled future that did not finish. */
-void lml_future_push_error(lua_State *L, lml_state *S, int index);
-/* Turns a local future into a shared one. Raises on lack of memory. */
-mli_future *lml_future_share(lua_State *L, lml_state *S, int index);
-/* How a local future asks its job to stop. */
-void lml_local_cancel(mli_future *f);
-/* Gives the local future at index 1 of `co` a finalizer: it has failed. */
-void lml_future_track(lua_State *co, lml_state *S);
-lml_future *lml_future_check(lua_State *L, lml_state *S, int arg);
-lml_future *lml_future_test(lua_State *L, lml_state *S, int index);
-/* Pushes a new handle of a shared future, whose reference it takes over. */
-void lml_future_wrap(lua_State *L, lml_state *S, mli_future *f);
 
 /* lml_handle_test, with the state's record at hand. */
 mli_object *lml_handle_test_in(lua_State *L, lml_state *S, int index, const mli_type *type);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "job.h"
+#include "state.h"
 
 static void append(luaL_Buffer *b, const char *label, const char *text) {
   luaL_addstring(b, label);

@@ -3,7 +3,7 @@
 */
 #include "core/observe.h"
 #include "generator.h"
-#include "job.h"
+#include "state.h"
 
 #define JOBS_PER_TURN 1024
 #define TURN_LENGTH (2 * MLI_MILLISECOND)
