@@ -28,7 +28,7 @@ end
 -- The events as bars: slices by thread, and the lanes of jobs and requests, each with its
 -- parts; and the arrows between slices.
 local function read(events)
-  local threads, names, lanes, open, arrows, last = {}, {}, {}, {}, {}, 0
+  local threads, names, processes, lanes, open, arrows, last = {}, {}, {}, {}, {}, {}, 0
   local function of(groups, key, fields)
     if not groups[key] then
       groups[key] = fields
@@ -42,7 +42,13 @@ local function read(events)
     return a.place < b.place
   end)
   for _, e in ipairs(events) do
-    if e.ph == "M" and e.name == "thread_name" then names[e.tid] = e.args.name end
+    if e.ph == "M" and e.name == "thread_name" then
+      local child = processes[e.pid] and processes.own ~= e.pid
+      names[e.tid] = child and ("%s %d"):format(processes[e.pid], e.pid) or e.args.name
+    elseif e.ph == "M" then
+      processes.own = processes.own or e.pid
+      processes[e.pid] = e.args.name
+    end
     if e.ph == "X" then
       e.ends = e.ts + e.dur
       table.insert(of(threads, e.tid, { tid = e.tid }), e)

@@ -140,14 +140,6 @@ describe("a trace", function()
     end)
   end)
 
-  it("has jobs of child processes", function()
-    local far <close> = ml.ProcessExecutor{ workers = 1 }
-    assert.equal(3, far:submit(named("parse", function() return 3 end)):result(h.TIMEOUT))
-    local t = dump()
-    local lane = t:one("b", "parse")
-    assert.same({ "finished", { "queued" } }, { lane.outcome, t:parts(lane) })
-  end)
-
   it("keeps what threads did that have ended", function()
     do
       local other <close> = ml.AsyncExecutor{ name = "gone" }
@@ -190,6 +182,119 @@ describe("a trace", function()
     end
     ex:submit(named("cut\xff\xc3 \xed\xa0\x80 \xc0\xaf.", function() end)):result(h.TIMEOUT)
     dump():one("b", "cut\u{fffd}\u{fffd} \u{fffd}\u{fffd}\u{fffd} \u{fffd}\u{fffd}.")
+  end)
+end)
+
+describe("a trace of child processes", function()
+  local far
+
+  before_each(function() far = ml.ProcessExecutor{ name = "parsers", workers = 1 } end)
+  after_each(function() h.close(far) end)
+
+  -- The slice of a job in its child.
+  local function slice_of(t, name)
+    return t:one("X", name, { cat = "job" })
+  end
+
+  it("has each job: its lane here, its slice there, and an arrow from the submit", function()
+    assert.equal(3, far:submit(named("parse", function() return 3 end)):result(h.TIMEOUT))
+    local t = dump()
+    local lane, submit = t:one("b", "parse"), t:one("X", "submit parse")
+    local slice = slice_of(t, "parse")
+    assert.same({ "finished", { "queued" } }, { lane.outcome, t:parts(lane) })
+    assert.equal(submit.pid, lane.pid)
+    assert.not_equal(submit.pid, slice.pid)
+    assert.same({ "parsers", "main" }, { t.processes[slice.pid], t.names[slice.tid] })
+    assert.equal("finished", slice.args.outcome)
+    assert.matches("trace_spec%.lua:%d+$", slice.args.submitted_at)
+    assert(lane.at < slice.at and slice.ends < lane.ends)
+    local arrow
+    for _, a in pairs(t.arrows) do if a.from == submit then arrow = a end end
+    assert.equal(slice, arrow.to)
+  end)
+
+  it("says what became of it", function()
+    far:submit(named("bad", error, "x")):wait(h.TIMEOUT)
+    far:submit(named("lost", function() os.exit(3) end)):wait(h.TIMEOUT)
+    far:submit(named("good", type, 1)):wait(h.TIMEOUT)
+    local t = dump()
+    assert.equal("failed", t:one("b", "bad").outcome)
+    assert.equal("failed", slice_of(t, "bad").args.outcome)
+    assert.equal("failed", t:one("b", "lost").outcome)
+    assert.same({}, t:find("X", "lost", { cat = "job" }))
+    assert.not_equal(slice_of(t, "bad").pid, slice_of(t, "good").pid)
+  end)
+
+  it("has what jobs do there: their waits, and what else runs in the child", function()
+    far:submit(named("outer", function()
+      ml.sleep(0.001)
+      collectgarbage()
+      ml.run(function() ml.spawn(ml.job{ ml.sleep, 0.001, name = "inner" }):result() end)
+      return ml.run_async(ml.job{ ml.sleep, 0.001, name = "beside" }):result()
+    end)):result(h.TIMEOUT)
+    local t = dump()
+    local outer = slice_of(t, "outer")
+    assert.equal(outer, t:find("X", "wait: sleep", { pid = outer.pid })[1].around)
+    for _, name in ipairs{ "inner", "beside" } do
+      local lane = t:one("b", name)
+      assert.same({ "finished", outer.pid }, { lane.outcome, lane.pid })
+      assert.same({ "queued", "wait: sleep" }, t:parts(lane))
+    end
+    assert(#t:find("i", "gc cycle", { pid = outer.pid }) > 0)
+  end)
+
+  it("has all of a long job, with large arguments and results", function()
+    local text = ("x"):rep(1 << 20)
+    for round = 1, 2 do
+      local length, same = far:submit(named("long " .. round, function(s)
+        for _ = 1, 2000 do ml.sleep(0) end
+        return #s, s
+      end), text):result(h.TIMEOUT)
+      assert.equal(#text, length)
+      assert.is_true(same == text)
+      local t = dump()
+      local slice = slice_of(t, "long " .. round)
+      local waits = t:find("X", "wait: sleep", { pid = slice.pid })
+      assert.equal(2000 * round, #waits)
+      assert.equal(slice, waits[#waits].around)
+    end
+  end)
+
+  it("has those of each child, and keeps what children did that have ended", function()
+    local two = ml.ProcessExecutor{ name = "two", workers = 2 }
+    local jobs = {}
+    for i = 1, 2 do jobs[i] = two:submit(named("at once " .. i, ml.sleep, 0.05)) end
+    for i = 1, 2 do jobs[i]:result(h.TIMEOUT) end
+    h.close(two)
+    local t = dump()
+    local first, second = slice_of(t, "at once 1"), slice_of(t, "at once 2")
+    assert.not_equal(first.pid, second.pid)
+    assert.same({ "two", "two" }, { t.processes[first.pid], t.processes[second.pid] })
+  end)
+
+  it("begins and ends with that of this process", function()
+    local function work(name) far:submit(named(name, ml.sleep, 0)):result(h.TIMEOUT) end
+    ml.trace.stop()
+    work "before"
+    ml.trace.start()
+    work "first"
+    ml.trace.stop()
+    work "between"
+    ml.trace.start()
+    work "second"
+    local t = dump()
+    for _, name in ipairs{ "before", "first", "between" } do assert.same({}, t:find("X", name)) end
+    assert.equal(1, #t:find("X", "wait: sleep", { pid = slice_of(t, "second").pid }))
+  end)
+
+  it("counts what a child had no room for", function()
+    far:submit(named("busy", function()
+      for _ = 1, 30000 do ml.sleep(0) end
+    end)):result(h.TIMEOUT)
+    local _, written = assert(ml.trace.dump(path))
+    assert(written.dropped > 10000)
+    assert(written.dropped < 30000)
+    slice_of(trace.read(path), "busy")
   end)
 end)
 

@@ -74,6 +74,7 @@ local function inside(trace_, event)
   end
 end
 
+-- Numbers of threads are those of the system: processes have different ones.
 local function check_arrows(self)
   for id, arrow in pairs(self.arrows) do
     if arrow.s and arrow.f then
@@ -88,13 +89,14 @@ end
 
 local KNOWN <const> = { X = true, b = true, e = true, s = true, f = true, i = true, M = true }
 
--- The trace in a file: `slices` and `names` by thread, `lanes` and `arrows` by id, `events`.
+-- The trace in a file: `slices` and `names` by thread, `processes` by pid, `lanes` and `arrows` by
+-- id, `events`.
 function trace.read(path)
   local file <close> = assert(io.open(path))
   local text = file:read "a"
   assert(utf8.len(text), "it is not UTF-8")
   local json = cjson.decode(text)
-  local self = setmetatable({ slices = {}, names = {}, lanes = {}, arrows = {},
+  local self = setmetatable({ slices = {}, names = {}, processes = {}, lanes = {}, arrows = {},
     events = json.traceEvents, dropped = json.otherData.dropped }, { __index = trace })
   for _, e in ipairs(self.events) do
     number(e, "pid")
@@ -103,6 +105,7 @@ function trace.read(path)
     if not KNOWN[e.ph] then fail(e, "unknown") end
     if e.ph == "M" then
       if e.name == "thread_name" then self.names[e.tid] = e.args.name end
+      if e.name == "process_name" then self.processes[e.pid] = e.args.name end
     else
       number(e, "ts")
       if type(e.cat) ~= "string" then fail(e, "no category") end

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 #include "output.h"
+#include "trace.h"
 
 #define FREE_LOSSES 3       /* children that may be lost before it takes patience */
 #define MOST_FALSE_STARTS 3 /* then whoever waits is told */
@@ -163,6 +164,7 @@ static void child_gone(mli_child *c, bool block) {
   if (!mli_child_reap(c->pid, block, &end)) return;
   for (int i = MLI_STDOUT; i <= MLI_STDERR; i++) read_output(c, i, true);
   leave_alive(c);
+  mli_trace_process_ended(c->pid);
   c->state = MLI_CHILD_GONE;
   mli_loop_timer_stop(p->worker->loop, &c->deadline);
   settle_lost(c, &end);
@@ -262,6 +264,15 @@ static void on_result(mli_child *c, const mli_packet *packet) {
   mli_processes_settle(p, task, v);
 }
 
+_Static_assert(MLI_TRACE_CHUNK + 1024 < MLI_LINK_LONG, "a result may follow at once: K1 of link.h");
+
+/* What it did in its task. */
+static void on_trace(mli_child *c, const mli_packet *packet) {
+  const char *name = c->pool->worker->executor->name;
+  if (mli_tracing() && !mli_trace_unpack(c->pid, name, packet->bytes, packet->size))
+    mli_child_kill(c, SIGKILL, MLI_DAMAGED);
+}
+
 static void on_memory(mli_child *c, const mli_packet *packet) {
   mli_task *task = c->task;
   if (packet->type != MLI_RESULT || !task) return;
@@ -303,6 +314,8 @@ static void read_packets(mli_child *c, bool all) {
       on_broken(c, &packet);
     else if (packet.type == MLI_RESULT)
       on_result(c, &packet);
+    else if (packet.type == MLI_TRACE)
+      on_trace(c, &packet);
     if (c->state == MLI_CHILD_IDLE) mli_processes_pump(c->pool);
   } while (all || mli_link_any(&c->link));
   if (status == ML_CLOSED && c->fds[MLI_SOCKET] >= 0 && c->state != MLI_CHILD_GONE) hang_up(c);

@@ -8,7 +8,6 @@
 #include "system.h"
 
 #define MAGIC 0x6d6c3031u
-#define LONG_PACKET ((size_t)48 << 10)  /* from here on by region */
 #define READ_AHEAD ((size_t)64 << 10)   /* asked of the socket at once */
 #define REGION_STEP ((size_t)1 << 20)   /* sizes of regions */
 #define REGION_KEPT ((size_t)64 << 20)  /* larger ones are let go of after one packet */
@@ -133,7 +132,7 @@ ml_status mli_link_send(mli_link *link, uint32_t type, uint64_t id, const struct
     h.size += parts[i].iov_len;
     all[i + 1] = parts[i];
   }
-  if (h.size >= LONG_PACKET) {
+  if (h.size >= MLI_LINK_LONG) {
     if (make_region(link, h.size)) {
       h.flags = IN_REGION | (link->fd_out >= 0 ? NEW_REGION : 0);
       unsigned char *to = link->ours.base;

@@ -15,7 +15,8 @@
 #include <sys/uio.h>
 #include "bytes.h"
 
-#define MLI_LINK_PARTS 4 /* of a packet, at most */
+#define MLI_LINK_PARTS 4                 /* of a packet, at most */
+#define MLI_LINK_LONG ((size_t)48 << 10) /* from here on it is a long one */
 
 typedef struct mli_packet {
   uint32_t type;

@@ -80,6 +80,17 @@ void mli_observe_run(const mli_observed_job *job, uint64_t began, uint64_t limit
   tell(job, event);
 }
 
+void mli_observe_far_run(const mli_task *task, uint64_t lane, uint64_t began) {
+  mli_observed_job job = mli_observe_task(task);
+  job.lane = lane;
+  tell(&job, (mli_trace_event){ .shape = MLI_TRACE_SLICE,
+                                .topic = MLI_TRACE_JOB,
+                                .state = (uint8_t)mli_future_state(&task->future),
+                                .arrow = true,
+                                .at = began,
+                                .took = mli_now() - began });
+}
+
 void mli_observe_park(const mli_observed_job *job, const char *what, uint64_t since) {
   if (!mli_tracing()) return;
   mli_trace_event event = { .shape = MLI_TRACE_SPAN,
@@ -107,7 +118,7 @@ void mli_observe_settle(const mli_task *task, mli_state state) {
   mli_observed_job job = mli_observe_task(task);
   if (ex->loops && !ex->class->far) return;
   job.threaded = !ex->loops;
-  if (!job.threaded) job.arrow = false; /* there is no slice that it could point to */
+  if (!job.threaded) job.arrow = false; /* the child has the slice that it points to */
   if (task->begun_at && job.threaded) mli_observe_run(&job, task->begun_at, 0);
   if (task->begun_at && !job.threaded) mli_observe_start(&job, task->submitted_at, task->begun_at);
   mli_observe_end(&job, state, task->begun_at != 0);

@@ -32,6 +32,8 @@ void mli_observe_again(const mli_observed_job *job, uint64_t now);
 /* It ran from `began` until now, to a wait or to its end. `limit`: how long it may; 0: for
 ** ever. */
 void mli_observe_run(const mli_observed_job *job, uint64_t began, uint64_t limit);
+/* In a child process: the task, which has that lane in the parent's trace, ran so and has ended. */
+void mli_observe_far_run(const mli_task *task, uint64_t lane, uint64_t began);
 /* It waited for `what` from `since` until now. */
 void mli_observe_park(const mli_observed_job *job, const char *what, uint64_t since);
 /* It has ended. `begun`: it ran. */

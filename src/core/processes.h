@@ -36,8 +36,17 @@ typedef struct mli_line {
   mli_node *first, **last;
 } mli_line;
 
-/* Packets. To a child: HELLO once, then JOBs, END. From it: READY or BROKEN, RESULTs. */
-enum mli_packet_type { MLI_HELLO = 1, MLI_JOB, MLI_END, MLI_READY, MLI_BROKEN, MLI_RESULT };
+/* Packets. To a child: HELLO once, then JOBs, END. From it: READY or BROKEN, RESULTs, each after
+** the TRACEs of its task, if that is traced. */
+enum mli_packet_type {
+  MLI_HELLO = 1,
+  MLI_JOB,
+  MLI_END,
+  MLI_READY,
+  MLI_BROKEN,
+  MLI_RESULT,
+  MLI_TRACE
+};
 
 /* The outcome of a task as it came from a child. */
 typedef struct mli_verdict {

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "park.h"
 #include "system.h"
 
@@ -12,11 +13,10 @@ typedef struct chunk chunk;
 /* A thread that has written events. */
 typedef struct track {
   struct track *next;
-  long thread;     /* [I] */
-  char name[16];   /* [I] */
-  chunk *current;  /* [M] written by the thread */
-  unsigned chunks; /* [M] that it has filled, or fills */
-  bool ended;      /* [M] */
+  mli_trace_source is; /* [I] */
+  chunk *current;      /* [M] written by the thread; by us, if it is another process's */
+  unsigned chunks;     /* [M] that it has filled, or fills */
+  bool ended;          /* [M] */
 } track;
 
 struct chunk {
@@ -26,6 +26,7 @@ struct chunk {
   unsigned start;    /* [M] the start that it belongs to */
   atomic_uint used;  /* [A] bytes that are written */
   atomic_uint count; /* [A] events */
+  unsigned taken;    /* [M] of those bytes */
   _Alignas(uint64_t) char bytes[MLI_TRACE_CHUNK];
 };
 
@@ -77,11 +78,11 @@ static track *here(void) {
   track *t = calloc(1, sizeof *t);
   if (!t) return NULL;
   pthread_once(&once, make_key);
-  t->thread = mli_thread_number();
+  t->is.thread = mli_thread_number();
   if (mli_thread_is_main())
-    memcpy(t->name, "main", sizeof "main");
-  else if (pthread_getname_np(pthread_self(), t->name, sizeof t->name) != 0)
-    memcpy(t->name, "thread", sizeof "thread");
+    memcpy(t->is.name, "main", sizeof "main");
+  else if (pthread_getname_np(pthread_self(), t->is.name, sizeof t->is.name) != 0)
+    memcpy(t->is.name, "thread", sizeof "thread");
   pthread_setspecific(key, t);
   mli_lock_acquire(&store.lock);
   t->next = store.tracks;
@@ -92,8 +93,10 @@ static track *here(void) {
 
 uint64_t mli_trace_lane(uint32_t number) {
   const track *t = here();
-  return (uint64_t)(t ? t->thread : 0) << 32 | number;
+  return (uint64_t)(t ? t->is.thread : 0) << 32 | number;
 }
+
+void mli_trace_be_far(void) { atomic_store(&lanes, (uint64_t)getpid() << 32); }
 
 uint64_t mli_trace_new_lane(void) {
   return UINT64_C(1) << 63 | atomic_fetch_add_explicit(&lanes, 1, memory_order_relaxed);
@@ -110,6 +113,7 @@ static void append(chunk *c, track *t) {
   c->start = atomic_load(&starts);
   atomic_store_explicit(&c->used, 0, memory_order_relaxed);
   atomic_store_explicit(&c->count, 0, memory_order_relaxed);
+  c->taken = 0;
   t->current = c;
   t->chunks++;
 }
@@ -146,12 +150,10 @@ static chunk *stale(track *t) {
 
 /* Gives the thread room for more; NULL: there is none. */
 static chunk *next_chunk(track *t) {
-  mli_lock_acquire(&store.lock);
   chunk *c = stale(t);
   if (!c && store.count < store.most && (c = malloc(sizeof *c))) store.count++;
   if (!c) c = oldest();
   if (c) append(c, t);
-  mli_lock_release(&store.lock);
   return c;
 }
 
@@ -168,7 +170,9 @@ void mli_trace_add(const mli_trace_event *event, const char *name, const char *m
   chunk *c = t ? t->current : NULL;
   unsigned used = c ? atomic_load_explicit(&c->used, memory_order_relaxed) : 0;
   if (!c || used + size > sizeof c->bytes || c->start != atomic_load(&starts)) {
+    mli_lock_acquire(&store.lock);
     c = t ? next_chunk(t) : NULL;
+    mli_lock_release(&store.lock);
     used = 0;
   }
   if (!c) {
@@ -216,7 +220,18 @@ bool mli_trace_stop(void) {
 
 unsigned mli_trace_starts(void) { return atomic_load_explicit(&starts, memory_order_relaxed); }
 
-uint64_t mli_trace_dropped(void) { return atomic_load(&dropped); }
+uint64_t mli_trace_dropped(bool forget) {
+  return forget ? atomic_exchange(&dropped, 0) : atomic_load(&dropped);
+}
+
+/* Under the lock: the bytes of the chunk from there on. */
+static void copy_out(mli_trace_batch *batch, const chunk *c, unsigned from) {
+  batch->number = c->number;
+  batch->from = c->track->is;
+  batch->count = atomic_load_explicit(&c->count, memory_order_relaxed);
+  batch->size = atomic_load_explicit(&c->used, memory_order_acquire) - from;
+  memcpy(batch->bytes, c->bytes + from, batch->size);
+}
 
 bool mli_trace_read(mli_trace_batch *batch) {
   mli_lock_acquire(&store.lock);
@@ -225,13 +240,76 @@ bool mli_trace_read(mli_trace_batch *batch) {
   if (batch->last == 0) batch->last = store.numbers;
   while (c && (c->number <= batch->number || c->start != start)) c = c->next;
   if (c && c->number > batch->last) c = NULL;
-  if (c) {
-    batch->number = c->number;
-    batch->thread = c->track->thread;
-    memcpy(batch->name, c->track->name, sizeof batch->name);
-    batch->size = atomic_load_explicit(&c->used, memory_order_acquire);
-    memcpy(batch->bytes, c->bytes, batch->size);
-  }
+  if (c) copy_out(batch, c, 0);
   mli_lock_release(&store.lock);
   return c != NULL;
+}
+
+bool mli_trace_take(mli_trace_batch *batch) {
+  unsigned start = atomic_load(&starts);
+  bool found = false;
+  mli_lock_acquire(&store.lock);
+  for (chunk **at = &store.first; *at && !found;) {
+    chunk *c = *at;
+    unsigned used = atomic_load_explicit(&c->used, memory_order_acquire);
+    found = c->start == start && used > c->taken;
+    if (found) {
+      copy_out(batch, c, c->taken);
+      c->taken += (unsigned)batch->size;
+    }
+    if (c->track->current == c) {
+      at = &c->next;
+    } else if (found || c->start != start || used == c->taken) {
+      free(take_out(at)); /* nobody needs it any more */
+      store.count--;
+    } else {
+      at = &c->next;
+    }
+  }
+  mli_lock_release(&store.lock);
+  return found;
+}
+
+/* ---- other processes ---- */
+
+/* Under the lock. */
+static track *far_track(const mli_trace_source *from) {
+  for (track *t = store.tracks; t; t = t->next)
+    if (!t->ended && t->is.pid == from->pid && t->is.thread == from->thread) return t;
+  track *t = calloc(1, sizeof *t);
+  if (!t) return NULL;
+  t->is = *from;
+  t->next = store.tracks;
+  return store.tracks = t;
+}
+
+void mli_trace_keep(const mli_trace_batch *batch, uint64_t lost) {
+  mli_lock_acquire(&store.lock);
+  track *t = far_track(&batch->from);
+  chunk *c = t ? t->current : NULL;
+  unsigned used = c ? atomic_load_explicit(&c->used, memory_order_relaxed) : 0;
+  if (t && (!c || used + batch->size > sizeof c->bytes || c->start != atomic_load(&starts))) {
+    c = next_chunk(t);
+    used = 0;
+  }
+  if (c) {
+    memcpy(c->bytes + used, batch->bytes, batch->size);
+    atomic_fetch_add_explicit(&c->count, batch->count, memory_order_relaxed);
+    atomic_store_explicit(&c->used, used + (unsigned)batch->size, memory_order_release);
+  }
+  mli_lock_release(&store.lock);
+  atomic_fetch_add_explicit(&dropped, lost + (c ? 0 : batch->count), memory_order_relaxed);
+}
+
+void mli_trace_process_ended(long pid) {
+  if (atomic_load(&starts) == 0) return;
+  mli_lock_acquire(&store.lock);
+  for (track *t = store.tracks, *next; t; t = next) {
+    next = t->next;
+    if (t->is.pid != pid) continue;
+    t->ended = true;
+    t->current = NULL;
+    forget_track(t);
+  }
+  mli_lock_release(&store.lock);
 }

@@ -1,6 +1,8 @@
 /*
 ** trace.h: what happened when, on which thread. Events are kept in memory, the newest of
-** them, until somebody wants to see them: then they become Chrome trace events.
+** them, until somebody wants to see them: then they become Chrome trace events. Those of child
+** processes come with the results of their tasks, and are kept here too: all processes of a
+** machine have the same monotonic clock.
 **
 **   a chunk:   none --a thread needs room--> CURRENT --it is full, or its thread ends--> FULL
 **                                               ^____memory is used up: the oldest_______/
@@ -8,7 +10,8 @@
 ** T1  A thread writes into its own chunk, without a lock and without a system call; for
 **     each next chunk it takes the lock once.
 ** T2  Readers copy what was published by `used`, under the lock, under which alone a chunk
-**     is used again: so they never read what is being written.
+**     is used again: so they never read what is being written. What comes from children is
+**     written under the lock too.
 ** T3  There are at most as many chunks as were asked for. What is lost is counted.
 */
 #ifndef MLI_TRACE_H
@@ -58,8 +61,8 @@ typedef struct mli_trace_event {
   uint32_t line, parent;
   uint64_t at, took; /* ns */
   uint64_t lane;     /* 0: none */
-  uint8_t state;     /* of an END: a mli_state */
-  bool arrow;        /* of a BEGIN: an arrow comes from the SUBMIT of that lane */
+  uint8_t state;     /* of an END, and of a job's SLICE that has an arrow: a mli_state */
+  bool arrow;        /* of a BEGIN or a SLICE: an arrow comes from the SUBMIT of that lane */
   char text[6];      /* name, NUL, chunk, NUL; goes on behind */
 } mli_trace_event;
 
@@ -90,20 +93,46 @@ typedef struct mli_trace_written {
 ** as long as writing takes. (trace_json.c) */
 int mli_trace_write(FILE *to, mli_trace_written *written);
 
-/* ---- for trace_json.c ---- */
+/* ---- child processes (trace_far.c) ---- */
+
+typedef struct mli_bytes mli_bytes;
+
+/* In the child: lanes are told apart from those of other processes. Before the first. */
+void mli_trace_be_far(void);
+/* Writes the next events that were not written so before. False: there are none. */
+bool mli_trace_pack(mli_bytes *out);
+/* In the parent: keeps what a child has packed. False: that makes no sense. */
+bool mli_trace_unpack(long pid, const char *process, const unsigned char *bytes, size_t size);
+/* That child has ended. */
+void mli_trace_process_ended(long pid);
+
+/* ---- for trace_json.c and trace_far.c ---- */
 
 #define MLI_TRACE_CHUNK ((size_t)32 << 10)
+
+/* A thread. */
+typedef struct mli_trace_source {
+  long pid;    /* 0: of this process */
+  long thread; /* as the system calls it */
+  char name[16];
+  char process[64]; /* of another: its name */
+} mli_trace_source;
 
 typedef struct mli_trace_batch {
   uint64_t number; /* of the chunk; begin with 0, and so with `last` */
   uint64_t last;   /* that there was then: writers may be faster than the reader */
-  long thread;     /* as the system calls it */
-  char name[16];   /* of that */
+  mli_trace_source from;
+  uint32_t count; /* of events */
   size_t size;
   _Alignas(uint64_t) char bytes[MLI_TRACE_CHUNK];
 } mli_trace_batch;
 /* The next batch. False: there is none. */
 bool mli_trace_read(mli_trace_batch *batch);
-uint64_t mli_trace_dropped(void);
+/* The same for what was not taken yet, whose room may then be used again. */
+bool mli_trace_take(mli_trace_batch *batch);
+/* Keeps events of another process, of which so many were dropped there. */
+void mli_trace_keep(const mli_trace_batch *batch, uint64_t lost);
+/* How many were dropped, since the start. `forget`: and since the last such call. */
+uint64_t mli_trace_dropped(bool forget);
 
 #endif

@@ -84,9 +84,9 @@ static void put_time(FILE *to, const char *key, uint64_t ns) {
 
 typedef struct writer {
   FILE *to;
-  long pid, thread;
+  long own, pid, thread; /* this process; of what is being written */
   uint64_t events;
-  set threads, lanes; /* that were named; that have begun */
+  set processes, threads, lanes; /* that were named; that have begun */
   bool failed;
 } writer;
 
@@ -152,6 +152,11 @@ static const char *state_name(unsigned state) {
   return state == MLI_FINISHED ? "finished" : state == MLI_FAILED ? "failed" : "cancelled";
 }
 
+/* A task in a child process. */
+static bool is_far(const mli_trace_event *head) {
+  return head->shape == MLI_TRACE_SLICE && head->topic == MLI_TRACE_JOB && head->arrow;
+}
+
 static void put_args(FILE *to, const event *e) {
   const char *comma = "";
   fputs(",\"args\":{", to);
@@ -161,6 +166,7 @@ static void put_args(FILE *to, const event *e) {
       put_word(to, "outcome", state_name(e->head.state), &comma);
       break;
     }
+    if (is_far(&e->head)) put_word(to, "outcome", state_name(e->head.state), &comma);
     put_number(to, "job", e->head.number, &comma);
     put_number(to, "parent", e->head.parent, &comma);
     put_place(to, e, "submitted_at", &comma);
@@ -230,6 +236,7 @@ static void put_event(writer *w, const event *e) {
     put_args(w->to, e);
     fputc('}', w->to);
     if (head->topic == MLI_TRACE_SUBMIT) put_arrow(w, head->lane, false, head->at + 1);
+    if (is_far(head)) put_arrow(w, head->lane, true, head->at + 1);
     break;
   case MLI_TRACE_INSTANT:
     open_event(w, e, "i", head->at);
@@ -259,13 +266,28 @@ static void put_metadata(writer *w, const char *what, const char *name) {
   fputs("\"}}", w->to);
 }
 
-static void put_batch(writer *w, const mli_trace_batch *b) {
-  w->thread = b->thread;
-  if (!set_has(&w->threads, (uint64_t)b->thread)) {
-    if (!set_add(&w->threads, (uint64_t)b->thread)) w->failed = true;
+/* True: it is new. */
+static bool note(writer *w, set *s, uint64_t n) {
+  if (set_has(s, n)) return false;
+  if (!set_add(s, n)) w->failed = true;
+  return true;
+}
+
+static void put_names(writer *w, const mli_trace_source *from) {
+  if (from->pid && note(w, &w->processes, (uint64_t)from->pid)) {
     fputs(",\n", w->to);
-    put_metadata(w, "thread_name", b->name);
+    put_metadata(w, "process_name", from->process);
   }
+  if (note(w, &w->threads, (uint64_t)from->thread ^ (uint64_t)from->pid << 40)) {
+    fputs(",\n", w->to);
+    put_metadata(w, "thread_name", from->name);
+  }
+}
+
+static void put_batch(writer *w, const mli_trace_batch *b) {
+  w->pid = b->from.pid ? b->from.pid : w->own;
+  w->thread = b->from.thread;
+  put_names(w, &b->from);
   for (size_t at = 0; at < b->size;) {
     event e;
     const char *from = b->bytes + at;
@@ -280,7 +302,8 @@ static void put_batch(writer *w, const mli_trace_batch *b) {
 
 int mli_trace_write(FILE *to, mli_trace_written *written) {
   mli_trace_batch *batch = malloc(sizeof *batch);
-  writer w = { .to = to, .pid = (long)getpid(), .thread = (long)getpid() };
+  writer w = { .to = to, .own = (long)getpid() };
+  w.pid = w.thread = w.own;
   if (!batch) return ENOMEM;
   batch->number = batch->last = 0;
   fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n", to);
@@ -292,10 +315,11 @@ int mli_trace_write(FILE *to, mli_trace_written *written) {
     if (ferror(to)) err = errno ? errno : EIO;
   }
   written->events = w.events;
-  written->dropped = mli_trace_dropped();
+  written->dropped = mli_trace_dropped(false);
   fprintf(to, "\n],\"otherData\":{\"moonloop\":\"%s\",\"events\":%llu,\"dropped\":%llu}}\n",
           ML_VERSION, (unsigned long long)written->events, (unsigned long long)written->dropped);
   free(batch);
+  free(w.processes.slots);
   free(w.threads.slots);
   free(w.lanes.slots);
   if (w.failed) return ENOMEM;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "core/observe.h"
 #include "core/system.h"
 #include "processes.h"
 #include "worker.h"
@@ -25,6 +26,7 @@ typedef struct child {
   lml_outset *outset; /* until the executor has it */
   mli_executor *executor;
   mli_worker *worker;
+  uint64_t lane; /* of the task, in the parent's trace; 0: that is off */
   mli_bytes out;
 } child;
 
@@ -106,12 +108,28 @@ static bool send_memory(child *c, uint64_t id) {
   return send_packet(c, MLI_RESULT, id);
 }
 
+/* ---- the trace: of the parent, as long as its tasks are traced ---- */
+
+static void follow_trace(const child *c) {
+  if (c->lane != 0 && !mli_tracing()) mli_trace_start(MLI_TRACE_LEAST);
+  if (c->lane == 0 && mli_tracing()) mli_trace_stop();
+}
+
+/* Sends what happened here since the last time. */
+static bool send_trace(child *c) {
+  for (begin_packet(c); mli_trace_pack(&c->out); begin_packet(c))
+    if (!send_packet(c, MLI_TRACE, 0)) return false;
+  return true;
+}
+
 /* Runs it as a pool's worker does; its future is for the answer. Takes over the task. */
 static bool run(child *c, mli_task *task, uint32_t type, uint64_t id) {
+  uint64_t began = c->lane != 0 ? mli_now() : 0;
   mli_object_retain(&task->future.object);
   c->executor->class->run(c->worker, task);
   mli_future_observe(&task->future);
-  bool sent = send_outcome(c, type, id, &task->future);
+  if (began) mli_observe_far_run(task, c->lane, began);
+  bool sent = (!began || send_trace(c)) && send_outcome(c, type, id, &task->future);
   mli_release(&task->future);
   return sent;
 }
@@ -126,6 +144,7 @@ static mli_task *read_task(child *c, const mli_packet *packet) {
   task->line = mli_get_u32(&r);
   char *chunk = mli_get_string(&r);
   if (chunk) task->chunk = mli_text_new(chunk);
+  c->lane = mli_get_u64(&r);
   free(name);
   free(chunk);
   if (lml_unship_whole(&c->shipping, &r, &task->context))
@@ -145,6 +164,7 @@ static bool serve(child *c) {
     if (packet.type != MLI_JOB) continue;
     mli_task *task = status == ML_OK ? read_task(c, &packet) : NULL;
     if (task) limit_cpu(c->cpu_limit);
+    if (task) follow_trace(c);
     bool sent = task ? run(c, task, MLI_RESULT, packet.id) : send_memory(c, packet.id);
     if (!sent) return false;
   }
@@ -202,6 +222,7 @@ static bool live(child *c) {
   }
   mli_thread_name(c->name);
   limit_memory(c->memory_limit);
+  mli_trace_be_far();
   lml_context_number_from((unsigned long long)getpid() << 32);
   lml_host_enter();
   bool asked = open_worker(c) && say_ready(c) && serve(c);

@@ -121,6 +121,7 @@ static void hook_job(mli_processes *p, void *user, mli_task *task, mli_bytes *ou
   mli_put_string(out, task->name);
   mli_put_u32(out, task->line);
   mli_put_string(out, task->chunk ? task->chunk->text : NULL);
+  mli_put_u64(out, task->lane); /* 0: it is not traced */
   lml_ship_whole(user, task->context, out);
   lml_ship(user, task->payload, out);
 }

@@ -9,7 +9,7 @@
 #include "shipping.h"
 
 /* Both sides must say the same. */
-#define LML_PROCESSES_VERSION "moonloop " ML_VERSION " (1), " LUA_RELEASE
+#define LML_PROCESSES_VERSION "moonloop " ML_VERSION " (2), " LUA_RELEASE
 
 #define LML_WORKER_OPTION "--worker" /* of the program: it is a child */
 
