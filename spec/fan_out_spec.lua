@@ -74,6 +74,9 @@ describe("map", function()
 
   it("refuses bad arguments and options, named", function()
     h.misuse("number", function() ml.map(1, print) end)
+    h.misuse("list or iterator expected, got userdata", function() ml.map(ml.Queue(), print) end)
+    local it = ml.each({}, print)
+    h.misuse("close: iterator of map or each expected, got nil", function() it.close() end)
     h.misuse("number", function() ml.map({}, 1) end)
     h.misuse("limt", function() ml.map({}, print, { limt = 1 }) end)
     for _, bad in ipairs{ 0, -1, 1.5, "two" } do

@@ -416,6 +416,12 @@ describe("generator", function()
     end)
 
     it("of misuse say so", function()
+      local open <close> = ml.generator{ count }
+      h.misuse("bad argument: a number of seconds must not be", function() open:close(-1) end)
+      h.misuse("bad argument: number of seconds expected", function() open:close "1" end)
+      h.misuse("bad argument: generator expected, got nil", function() open.close() end)
+      h.misuse("'next' %(.*must not be negative", function() open:next(-1) end)
+      h.misuse("'next' %(generator expected, got number", function() open.next(1) end)
       local pool <close> = ml.ThreadExecutor{ workers = 1 }
       h.misuse("table expected, got function", function() ml.generator(count) end)
       h.misuse("unknown option 'prefech'", function() ml.generator{ count, prefech = 2 } end)

@@ -90,6 +90,23 @@ describe("a job", function()
     assert.equal(1, future:result(h.TIMEOUT))
   end)
 
+  it("has the time of its timeout from its start on, not from its spawn", function()
+    local got = ml.run(function()
+      local nap = function() ml.sleep(0.001) return "in time" end
+      local future = ml.spawn(ml.job{ nap, timeout = 0.2 })
+      h.spin(0.3)
+      return future:result(h.TIMEOUT)
+    end)
+    assert.equal("in time", got)
+  end)
+
+  it("with slices of its own names its arguments as they are", function()
+    local job = ml.job{ print, 1, preempt_ms = 5 }
+    local err = h.raised(ex.submit, ex, job, { coroutine.create(print) })
+    assert.matches("^argument 2%[1%]: a coroutine", err.message)
+    assert.equal(3, ex:submit(ml.job{ math.max, 1, preempt_ms = 5 }, 3):result(h.TIMEOUT))
+  end)
+
   it("is a copy: it sees the values of its submit, and changes stay there", function()
     local n, list = 1, { 1 }
     local release = h.gate()

@@ -137,6 +137,10 @@ describe("gather", function()
   it("refuses what is no list of jobs", function()
     h.misuse("number", function() ml.gather(1) end)
     h.misuse("number", function() ml.gather{ 1 } end)
+    h.misuse("gather: unknown option 'return_error'", function()
+      ml.gather{ print, return_error = true }
+    end)
+    h.misuse("unknown option 'true'", function() ml.gather{ [true] = print } end)
   end)
 end)
 

@@ -419,6 +419,14 @@ describe("a queue", function()
     end)
   end)
 
+  it("takes its bound by name or as the first of its options", function()
+    for _, q in ipairs{ ml.Queue{ 2, order = "lifo" }, ml.Queue{ max = 2, order = "lifo" } } do
+      assert.is_true(q:put(1, 0) and q:put(2, 0))
+      assert.equal("timeout", select(2, q:put(3, 0)).code)
+      assert.equal(2, q:get(0))
+    end
+  end)
+
   it("refuses options, bounds and priorities that are none", function()
     h.misuse("queue: unknown option 'size'", function() ml.Queue{ size = 1 } end)
     h.misuse("queue: option 'order': .*expected, got random",
@@ -428,6 +436,9 @@ describe("a queue", function()
       h.misuse(text, function() ml.Queue(max) end)
       h.misuse(text, function() ml.Queue{ max = max } end)
     end
+    h.misuse("queue: max: whole number", function() ml.Queue{ "8" } end)
+    h.misuse("queue: unknown option '2'", function() ml.Queue{ 1, 2 } end)
+    h.misuse("queue: option 'max' is given twice", function() ml.Queue{ 1, max = 1 } end)
     local q = ml.Queue()
     h.misuse("only a queue with order", function() q:put(1, nil, 1) end)
     h.misuse("shutdown: unknown option 'now'", function() q:shutdown{ now = true } end)

@@ -2,6 +2,7 @@
 
 local ml = require "moonloop"
 local h = require "spec.support.helpers"
+local sample = require "spec.support.sample"
 
 describe("run", function()
   it("runs a function as a job on this thread and returns its values", function()
@@ -95,6 +96,20 @@ describe("run", function()
   it("refuses what is no function", function()
     h.misuse("number", function() ml.run(1) end)
     h.misuse("", function() ml.run() end)
+    h.misuse('job "string:nothing": function expected, got nil', function()
+      ml.run "string:nothing"
+    end)
+    h.misuse("cannot look up 'deep' in a nil value", function() ml.run "string:no.deep" end)
+    assert.matches("^module 'no%.such%.module' not found", h.raised(ml.run, "no.such.module:f"))
+  end)
+
+  it("runs what a module has that can be called, by name", function()
+    sample.called = setmetatable({}, { __call = function(_, x) return x end })
+    assert.equal(5, ml.run("spec.support.sample:called", 5))
+    assert.equal(6, ml.run(function()
+      return ml.spawn("spec.support.sample:called", 6):result(h.TIMEOUT)
+    end))
+    sample.called = nil
   end)
 
   it("settles futures of jobs that outlived it", function()

@@ -21,12 +21,25 @@ function check.options(what, options, known)
   return options
 end
 
-function check.count(what, value, default)
+---@param most integer|nil the greatest that is taken
+function check.count(what, value, default, most)
   if value == nil then return default end
   if math.type(value) ~= "integer" or value < 1 then
     check.misuse("%s: positive integer expected, got %s", what, tostring(value))
   end
+  if most and value > most then
+    check.misuse("%s: at most %d, got %d", what, most, value)
+  end
   return value
+end
+
+--- The most loops, threads or child processes that one executor may be asked for.
+check.MOST_WORKERS = 65536
+
+--- Refuses what cannot be called: neither a function nor a value with `__call`.
+function check.callable(what, value)
+  if core.is_callable(value) then return end
+  check.misuse("%s: function expected, got %s", what, type(value))
 end
 
 function check.executor(what, value)

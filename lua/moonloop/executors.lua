@@ -209,7 +209,8 @@ executors.options = executor_options
 function executors.AsyncExecutor(options)
   local o, max_pending, init = executor_options("AsyncExecutor", options, { name = true,
     loops = true, init = true, max_pending = true, blocked_ms = true, preempt_ms = true })
-  local loops = check.count("AsyncExecutor: option 'loops'", o.loops, 1)
+  local loops = check.count("AsyncExecutor: option 'loops'", o.loops, 1,
+    check.MOST_WORKERS)
   core.loop_limits(nil, o.blocked_ms, o.preempt_ms)
   local ex = core.executor("async", o.name or "loop", { size = loops, max_pending = max_pending },
     unpack(init, 1, init.n))
@@ -231,7 +232,8 @@ function executors.ThreadExecutor(options)
   })
   core.check_timeout(o.idle_timeout, "idle_timeout")
   return core.executor("thread", o.name or "pool", {
-    size = check.count(what .. ": option 'workers'", o.workers, core.default_workers),
+    size = check.count(what .. ": option 'workers'", o.workers, core.default_workers,
+      check.MOST_WORKERS),
     max_pending = max_pending,
     idle_timeout = o.idle_timeout and o.idle_timeout + 0.0,
     max_jobs = check.count(what .. ": option 'max_jobs'", o.max_jobs),

@@ -94,7 +94,8 @@ local function raise(failures)
   local errors, texts = {}, {}
   for i, failure in ipairs(failures) do
     errors[i] = failure[1]
-    texts[i] = tostring(failure[1])
+    local shown, text = pcall(tostring, failure[1])
+    texts[i] = shown and text or type(failure[1])
   end
   local text = ("%d jobs of the group failed: %s"):format(#errors, table.concat(texts, "; "))
   error(core.error_value("group", text, { errors = errors }), 0)
@@ -154,7 +155,7 @@ end
 -- @return f's values
 local function group(f)
   if f == nil then return new() end
-  if type(f) ~= "function" then check.misuse("group: function expected, got %s", type(f)) end
+  check.callable("group", f)
   local self = new(true)
   return finish(self, xpcall(f, core.message_handler, self))
 end

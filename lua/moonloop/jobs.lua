@@ -45,7 +45,7 @@ function jobs.job(spec)
                 loop = spec.loop, affinity = spec.affinity }
   if spec.preempt_ms then
     local f, name, timeout, rest = open(unpack(job.args, 1, n))
-    job.args = pack("moonloop.jobs:sliced", f, spec.preempt_ms, unpack(rest, 1, rest.n))
+    job.args = pack(jobs.sliced(spec.preempt_ms, f), unpack(rest, 1, rest.n))
     job.name = spec.name or name or type(f) == "string" and f or nil
     job.timeout = spec.timeout or timeout
   end
@@ -122,13 +122,9 @@ end
 --- The function behind "module:function", in this state.
 function jobs.resolve(f)
   if type(f) ~= "string" then return f end
-  local module, path = f:match("^([^:]+):([^:]+)$")
-  local value = require(module)
-  for field in path:gmatch("[^.]+") do value = value[field] end
-  if type(value) ~= "function" then
-    misuse('job "%s": function expected, got %s', f, type(value))
-  end
-  return value
+  local found = core.resolve(f)
+  if type(found) == "function" then return found end
+  return function(...) return found(...) end
 end
 
 --- What `core.spawn` leaves to be taken apart: all but functions.
@@ -147,15 +143,28 @@ end
 --- The same for `core.submit` and, where `try` is set, `core.try_submit`.
 function jobs.submit(try, executor, ...)
   local f, name, timeout, args = open(...)
-  local submit = try and core.try_submit_opened or core.submit_opened
-  return submit(placed(executor, (...)), name, timeout, f, unpack(args, 1, args.n))
+  local submit, target = core.submit_opened, placed(executor, (...))
+  if try then submit = core.try_submit_opened end
+  if timeout and core.executor_kind(target) == "thread" then
+    name = name or type(f) == "string" and f or nil
+    f, timeout = jobs.limited(timeout, f), nil
+  end
+  return submit(target, name, timeout, f, unpack(args, 1, args.n))
 end
 jobs.open = open
 
---- The body of a job with slices of its own.
-function jobs.sliced(f, ms, ...)
-  core.preempt(ms)
-  return jobs.resolve(f)(...)
+--- The body of a job with slices of its own. What it is made of crosses as upvalues, so that
+-- `argument 1` in a refusal is the job's own.
+function jobs.sliced(ms, f)
+  return function(...)
+    core.preempt(ms)
+    return jobs.resolve(f)(...)
+  end
+end
+
+--- The body of a job with a time limit, where no loop keeps it.
+function jobs.limited(seconds, f)
+  return function(...) return scopes.timeout(seconds, jobs.resolve(f), ...) end
 end
 
 --- Is it a job made by ml.job?

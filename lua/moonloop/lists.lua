@@ -93,7 +93,7 @@ end
 -- @param list futures and jobs; with return_errors = true nothing is raised
 -- @return the first values in order; with return_errors also the errors, by index
 function lists.gather(list)
-  check_list("gather", list)
+  core.check_gather(check_list("gather", list))
   core.check_wait "gather"
   local plain = getmetatable(list) == nil -- another kind of list may wait in its metamethods
   local futures = plain and core.start_all(list) or futures_of("gather", list, core.spawn)
@@ -165,7 +165,7 @@ end
 --- A function that gives the items of a list or an iterator, one a call: their
 -- number and values, packed; nil at the end.
 function lists.source_of(what, list)
-  if type(list) == "table" and not (getmetatable(list) and getmetatable(list).__call) then
+  if type(list) == "table" and not core.is_callable(list) then
     local i, n = 0, #list
     return function()
       if i >= n then return nil end
@@ -173,7 +173,7 @@ function lists.source_of(what, list)
       return pack(list[i])
     end
   end
-  if type(list) == "table" or type(list) == "function" or type(list) == "userdata" then
+  if core.is_callable(list) then
     return function()
       local item = pack(list())
       if item[1] ~= nil then return item end
@@ -237,6 +237,9 @@ Iteration.__index = Iteration
 Iteration.__name = "moonloop.iteration"
 function Iteration:__call() return self.step() end
 function Iteration:close()
+  if getmetatable(self) ~= Iteration then
+    misuse("close: iterator of map or each expected, got %s", type(self))
+  end
   local stop = self.stop
   self.step = function() return nil end
   self.stop = nil

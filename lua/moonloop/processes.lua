@@ -32,7 +32,8 @@ end
 function processes.ProcessExecutor(options)
   local what = "ProcessExecutor"
   local o, max_pending, init = executors.options(what, options, KNOWN)
-  local workers = check.count(what .. ": option 'workers'", o.workers, core.cores)
+  local workers = check.count(what .. ": option 'workers'", o.workers, core.cores,
+    check.MOST_WORKERS)
   local output = o.output == nil and "log" or o.output
   if not OUTPUTS[output] then
     misuse("ProcessExecutor: option 'output': \"log\", \"inherit\" or \"discard\" expected, got %s",

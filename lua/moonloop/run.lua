@@ -20,17 +20,13 @@ local Run = {
   end,
 }
 
-local function limited(timeout, f)
-  return function(...) return scopes.timeout(timeout, f, ...) end
-end
-
 --- Runs f on a loop on this thread, in this state, until it returns; cancels the
 -- jobs it leaves and waits for them. Inside a job, on the loop that is there.
 -- @return f's values; raises its error
 local function run(...)
   local f, _, timeout, args = jobs.open(...)
   f = jobs.resolve(f)
-  if timeout then f = limited(timeout, f) end
+  if timeout then f = jobs.limited(timeout, f) end
   if not core.in_job() then return core.run_loop(f, unpack(args, 1, args.n)) end
   local main, id = core.spawn_main(f, unpack(args, 1, args.n))
   local guard <close> = setmetatable({ main = main, id = id }, Run) -- luacheck: ignore guard

@@ -6,15 +6,7 @@ local scopes = {}
 
 local trace = core.message_handler
 
---- What is called here: a function, or an object that may be callable.
-local function check_function(what, f)
-  local kind = type(f)
-  if kind == "function" then return end
-  local meta = getmetatable(f)
-  if type(meta) ~= "table" or meta.__call == nil then
-    check.misuse("%s: function expected, got %s", what, kind)
-  end
-end
+local check_function = check.callable
 
 --- Closes the generators that a block left open. Those among its values, or its error, go
 -- on to the block around it.

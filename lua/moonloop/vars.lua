@@ -1,6 +1,7 @@
 --- Context variables: a job starts with a copy of its submitter's.
 
 local core = require "moonloop.core"
+local check = require "moonloop.check"
 
 local Var = {}
 Var.__index = Var
@@ -13,8 +14,14 @@ local function var(default)
   return setmetatable({ id = core.new_id(), default = default, made_at = core.here() }, Var)
 end
 
+local function check_self(what, self)
+  if getmetatable(self) == Var then return end
+  check.misuse("%s: variable expected, got %s", what, type(self))
+end
+
 --- @return the value
 function Var:get()
+  check_self("get", self)
   local context = core.context()
   local entry = context and context[self.id]
   if entry then return entry[1] end
@@ -31,6 +38,7 @@ end
 
 --- Sets the value for the rest of the job, and for the jobs that it starts.
 function Var:set(value)
+  check_self("set", self)
   core.variables[self.id] = self -- for messages
   put(self.id, { value })
 end
@@ -42,6 +50,8 @@ local Restore = {
 --- Runs f(...) with the value set.
 -- @return f's values
 function Var:with(value, f, ...)
+  check_self("with", self)
+  check.callable("with", f)
   local context = core.context()
   local before = { id = self.id, entry = context and context[self.id] }
   local guard <close> = setmetatable(before, Restore) -- luacheck: ignore guard

@@ -596,7 +596,7 @@ static void test_refusals(void) {
   REFUSED("local log = coroutine.create(print) local function h() return log end"
           " return 1, { conf = { handlers = { 1, 2, h } } }",
           "argument 2.conf.handlers[3] (upvalue 'log'): a coroutine");
-  REFUSED("return io.tmpfile()", "argument 1: a userdata (FILE*)");
+  REFUSED("return io.tmpfile()", "argument 1: an open file (a userdata)");
   REFUSED("return { f = blob() }", "argument 1.f: a userdata");
   REFUSED("return { ['odd key'] = { [1.5] = { [true] = blob() } } }",
           "argument 1[\"odd key\"][1.5][true]: a userdata");

@@ -136,6 +136,24 @@ function suite.run(kind, env)
         assert.equal(1, ex:submit(same, 1):result(h.TIMEOUT))
       end)
 
+      it("ends a job past its own time limit, at its wait", function()
+        local ex = make()
+        local nap = ml.job{ function(s) ml.sleep(s) return "rested" end, timeout = h.SHORT }
+        local future = ex:submit(nap, 60)
+        assert.equal("timeout", future:exception(h.TIMEOUT).code)
+        assert.is_false(future:cancelled())
+        future = ex:submit(ml.job{ "moonloop:sleep", 60, timeout = h.SHORT })
+        assert.equal("moonloop:sleep", future.name)
+        assert.equal("timeout", future:exception(h.TIMEOUT).code)
+        for _, timeout in ipairs{ h.TIMEOUT, 1e300, math.huge } do
+          local job = ml.job{ function(s) ml.sleep(s) return "rested" end, timeout = timeout }
+          assert.equal("rested", ex:submit(job, 0.001):result(h.TIMEOUT))
+        end
+        local job = ml.job{ print, 1, timeout = 60 }
+        local err = h.raised(ex.submit, ex, job, coroutine.create(print))
+        assert.matches("^argument 2: a coroutine", err.message)
+      end)
+
       it("refuses what is no job", function()
         local ex = make()
         h.misuse("number", function() ex:submit(1) end)
@@ -357,6 +375,18 @@ function suite.run(kind, env)
     end)
 
     describe("looking", function()
+      it("has a bounded number of workers", function()
+        local option = kind.parks and "loops" or "workers"
+        for _, n in ipairs{ 65537, 1 << 32, math.maxinteger } do
+          local text = option .. "': at most 65536, got " .. n
+          h.misuse(text, function() kind.make{ [option] = n } end)
+        end
+        for _, n in ipairs{ 0, -1, 1.5, 0 / 0, "2" } do
+          local text = option .. "': positive integer expected"
+          h.misuse(text, function() kind.make{ [option] = n } end)
+        end
+      end)
+
       it("has a name", function()
         local ex = make{ name = "kitchen" }
         assert.equal("kitchen", ex.name)
@@ -384,7 +414,7 @@ function suite.run(kind, env)
         assert.matches("executor_suite%.lua:%d+", job.submitted_at)
         release()
         future:result(h.TIMEOUT)
-        h.eventually(function() return #ex:jobs() == 0 end)
+        assert.same({}, ex:jobs())
       end)
     end)
 
@@ -462,6 +492,9 @@ function suite.run(kind, env)
         for i = 1, 20 do assert.equal(i, futures[i]:result(h.TIMEOUT)) end
         assert.equal("no", h.raised(worker.call, worker, fail, "no"))
         assert.equal(ex, worker.executor)
+        h.misuse("bad argument: executor expected, got function", function()
+          worker.call(same)
+        end)
       end)
 
       it("is used from jobs and threads alike", function()

@@ -172,8 +172,9 @@ local function read_command(command)
   return pipe:read "a"
 end
 
--- ThreadSanitizer adds a thread of its own with the first that is made.
-local others_started = os.getenv "MOONLOOP_CHECK" ~= "tsan"
+-- Threads that are made once and stay: the one that watches loops, and ThreadSanitizer's own, which
+-- it adds with the first that is made.
+local others_started
 
 function h.threads()
   if not others_started then

@@ -434,6 +434,7 @@ static void put_userdata(encoder *e, int u) {
     return;
   }
   if (put_named(e, u, true)) return;
+  if (luaL_testudata(L, u, LUA_FILEHANDLE)) lml_refuse(e, "an open file (a userdata)", NULL);
   if (luaL_getmetafield(L, u, "__name") == LUA_TSTRING)
     lml_refuse(e, "a userdata (%s)", lua_tostring(L, -1));
   lml_refuse(e, "a userdata", NULL);

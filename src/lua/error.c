@@ -68,7 +68,45 @@ int lml_misuse(lua_State *L, const char *format, ...) {
   return lua_error(L);
 }
 
+/* Whether the argument was passed on by a function of lua/moonloop. */
+static bool called_through(lua_State *L) {
+  lua_Debug ar;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline > 0) return strncmp(ar.source, "@moonloop/", 10) == 0;
+  }
+  return false;
+}
+
+int lml_argerror(lua_State *L, int arg, const char *what) {
+  if (called_through(L)) return lml_misuse(L, "bad argument: %s", what);
+  return luaL_argerror(L, arg, what);
+}
+
+int lml_typeerror(lua_State *L, int arg, const char *expected) {
+  const char *name = luaL_typename(L, arg);
+  if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING) name = lua_tostring(L, -1);
+  return lml_argerror(L, arg, lua_pushfstring(L, "%s expected, got %s", expected, name));
+}
+
+const char *lml_show(lua_State *L, int arg) {
+  if (lua_isnone(L, arg)) return "no value";
+  if (lua_type(L, arg) == LUA_TNUMBER && isnan(lua_tonumber(L, arg))) return "NaN";
+  return luaL_tolstring(L, arg, NULL);
+}
+
+uint64_t lml_check_whole(lua_State *L, int arg, lua_Integer least, const char *what) {
+  int whole = 0;
+  lua_Integer n = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &whole) : 0;
+  if (!whole || n < least)
+    lml_misuse(L, "%s: whole number, %d or more, expected, got %s", what, (int)least,
+               lml_show(L, arg));
+  return (uint64_t)n;
+}
+
 /* ---- times ---- */
+
+#define LONGEST 3e9 /* a century; what is longer is for ever */
 
 static uint64_t deadline(lua_State *L, int index, int arg, const char *option) {
   const char *wrong = NULL;
@@ -82,9 +120,9 @@ static uint64_t deadline(lua_State *L, int index, int arg, const char *option) {
   else if (s < 0)
     wrong = lua_pushfstring(L, "a number of seconds must not be negative, got %f", s);
   if (wrong && option) lml_misuse(L, "option '%s': %s", option, wrong);
-  if (wrong) luaL_argerror(L, arg, wrong);
+  if (wrong) lml_argerror(L, arg, wrong);
   if (s == 0) return 0;
-  if (s > 3e9) return MLI_FOREVER; /* a century */
+  if (s > LONGEST) return MLI_FOREVER;
   uint64_t ns = (uint64_t)(s * 1e9);
   return mli_time() + (ns ? ns : 1);
 }
@@ -93,6 +131,12 @@ uint64_t lml_check_deadline(lua_State *L, int arg) { return deadline(L, arg, arg
 
 uint64_t lml_option_deadline(lua_State *L, int index, const char *option) {
   return deadline(L, index, 0, option);
+}
+
+uint64_t lml_option_span(lua_State *L, int index) {
+  if (lua_isnoneornil(L, index)) return MLI_FOREVER;
+  lua_Number s = lua_tonumber(L, index);
+  return s > LONGEST ? MLI_FOREVER : (uint64_t)(s * 1e9);
 }
 
 /* ---- Lua ---- */
@@ -121,6 +165,13 @@ static int l_error_value(lua_State *L) {
 
 /* misuse(message): raises it at the line outside of moonloop that called. */
 static int l_misuse(lua_State *L) { return lml_misuse(L, "%s", luaL_checkstring(L, 1)); }
+
+/* is_callable(v): a function, or anything with a metamethod `__call`. */
+static int l_is_callable(lua_State *L) {
+  luaL_checkany(L, 1);
+  lua_pushboolean(L, lua_isfunction(L, 1) || luaL_getmetafield(L, 1, "__call") != LUA_TNIL);
+  return 1;
+}
 
 static int has_code(lua_State *L, const char *code) {
   bool is = false;
@@ -153,9 +204,13 @@ static int l_check_timeout(lua_State *L) {
 
 void lml_error_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "error_value", l_error_value }, { "is_cancelled", l_is_cancelled },
-    { "is_timeout", l_is_timeout },   { "check_timeout", l_check_timeout },
-    { "misuse", l_misuse },           { NULL, NULL },
+    { "error_value", l_error_value },
+    { "is_cancelled", l_is_cancelled },
+    { "is_timeout", l_is_timeout },
+    { "check_timeout", l_check_timeout },
+    { "misuse", l_misuse },
+    { "is_callable", l_is_callable },
+    { NULL, NULL },
   };
   if (luaL_newmetatable(L, LML_ERROR)) {
     lua_pushcfunction(L, error_tostring);

@@ -69,10 +69,7 @@ static int l_executor(lua_State *L) {
     .max_jobs = count_field(L, 3, "max_jobs"),
     .max_memory = count_field(L, 3, "max_memory"),
   };
-  if (lua_getfield(L, 3, "idle_timeout") == LUA_TNUMBER) {
-    lua_Number s = lua_tonumber(L, -1);
-    making.idle_life = s > 3e9 ? MLI_FOREVER : (uint64_t)(s * 1e9);
-  }
+  if (lua_getfield(L, 3, "idle_timeout") == LUA_TNUMBER) making.idle_life = lml_option_span(L, -1);
   lua_pop(L, 1);
   mli_executor *ex = lml_executor_make(L, name, &making, 4, lua_gettop(L) - 3);
   lml_executor_own(L, S, ex);

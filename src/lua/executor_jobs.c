@@ -116,8 +116,10 @@ typedef struct pool_list {
   pool_job jobs[];
 } pool_list;
 
-/* Under the executor's lock: nothing may raise. Counts also what finds no room. */
+/* Under the executor's lock: nothing may raise. Counts also what finds no room. A settled task is
+** no job any more, though its worker or the queue may not have let go of it. */
 static void note(pool_list *list, const mli_task *task, mli_worker *w) {
+  if (mli_future_settled(&task->future)) return;
   if (list->count++ >= list->room) return;
   pool_job *job = &list->jobs[list->count - 1];
   memcpy(job->name, task->name, sizeof job->name);

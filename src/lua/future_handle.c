@@ -18,8 +18,8 @@ lml_future *lml_future_test(lua_State *L, lml_state *S, int index) {
 
 lml_future *lml_future_check(lua_State *L, lml_state *S, int arg) {
   lml_future *u = lml_future_test(L, S, arg);
-  if (!u) luaL_typeerror(L, arg, "future");
-  if (!u->handle.object) luaL_argerror(L, arg, "a future that was never made");
+  if (!u) lml_typeerror(L, arg, "future");
+  if (!u->handle.object) lml_argerror(L, arg, "a future that was never made");
   return u;
 }
 

@@ -1,17 +1,31 @@
 /*
 ** gather.c: what `gather` does for each of its jobs, in one call for all of them.
 **
+**   check_gather(list)      -- raises for a name in it that is no option
 **   start_all(list)         -- a new list: its futures, and those of its jobs, which start now
 **   first_values(futures)   -- a new list: the first value of each; all have finished
 **
-** Both take lists without metatables, so that nothing here can wait.
+** The last two take lists without metatables, so that nothing here can wait.
 */
 #include <limits.h>
+#include <string.h>
 #include "state.h"
 
 static int list_room(lua_State *L, int index) {
   size_t n = lua_rawlen(L, index);
   return n > INT_MAX ? INT_MAX : (int)n;
+}
+
+/* Refuses the names that are no options, as keys of the list. */
+static int l_check_options(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+    if (lua_type(L, 2) == LUA_TNUMBER) continue;
+    if (lua_type(L, 2) != LUA_TSTRING || strcmp(lua_tostring(L, 2), "return_errors") != 0)
+      lml_misuse(L, "gather: unknown option '%s'", lml_show(L, 2));
+  }
+  return 0;
 }
 
 static int l_start_all(lua_State *L) {
@@ -50,7 +64,8 @@ static int l_first_values(lua_State *L) {
 }
 
 void lml_gather_open(lua_State *L) {
-  static const luaL_Reg functions[] = { { "start_all", l_start_all },
+  static const luaL_Reg functions[] = { { "check_gather", l_check_options },
+                                        { "start_all", l_start_all },
                                         { "first_values", l_first_values },
                                         { NULL, NULL } };
   lml_setfuncs(L, functions);

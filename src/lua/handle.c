@@ -113,7 +113,7 @@ mli_object *lml_handle_test(lua_State *L, int index, const mli_type *type) {
 
 mli_object *lml_handle_check(lua_State *L, int arg, const mli_type *type) {
   mli_object *object = lml_handle_test(L, arg, type);
-  if (!object) luaL_typeerror(L, arg, type->name);
+  if (!object) lml_typeerror(L, arg, type->name);
   return object;
 }
 

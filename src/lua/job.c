@@ -21,7 +21,7 @@ void lml_resolve(lua_State *L, int index) {
   const char *name = lua_tostring(L, index);
   const char *colon = strchr(name, ':');
   if (!colon || colon == name || !colon[1])
-    luaL_error(L, "a job's name is \"module:function\", got \"%s\"", name);
+    lml_misuse(L, "a job's name is \"module:function\", got \"%s\"", name);
   lua_getglobal(L, "require");
   lua_pushlstring(L, name, (size_t)(colon - name));
   lua_call(L, 1, 1);
@@ -29,7 +29,7 @@ void lml_resolve(lua_State *L, int index) {
     const char *dot = strchr(field, '.');
     size_t n = dot ? (size_t)(dot - field) : strlen(field);
     if (!lua_istable(L, -1) && luaL_getmetafield(L, -1, "__index") == LUA_TNIL)
-      luaL_error(L, "job \"%s\": cannot look up '%s' in a %s value", name, field,
+      lml_misuse(L, "job \"%s\": cannot look up '%s' in a %s value", name, field,
                  luaL_typename(L, -1));
     else if (!lua_istable(L, -1))
       lua_pop(L, 1);
@@ -39,8 +39,7 @@ void lml_resolve(lua_State *L, int index) {
     field = dot ? dot + 1 : NULL;
   }
   if (lua_type(L, -1) != LUA_TFUNCTION && luaL_getmetafield(L, -1, "__call") == LUA_TNIL) {
-    lua_pushfstring(L, "job \"%s\": function expected, got %s", name, luaL_typename(L, -1));
-    luaL_error(L, "%s", lua_tostring(L, -1));
+    lml_misuse(L, "job \"%s\": function expected, got %s", name, luaL_typename(L, -1));
   } else if (lua_gettop(L) > 0 && lua_type(L, -1) != LUA_TFUNCTION) {
     lua_pop(L, 1); /* the __call */
   }
@@ -186,17 +185,22 @@ static void on_timeout(mli_timer *timer) {
   lml_job_cancel(job);
 }
 
-void lml_job_set_timeout(lml_job *job, uint64_t deadline) {
-  job->info->deadline.fire = on_timeout;
-  mli_loop_deadline_start(job->S->loop, &job->info->deadline, deadline);
+void lml_job_start_timeout(lml_job *job) {
+  lml_info *info = job->info;
+  if (!info || info->timeout == MLI_FOREVER) return;
+  info->deadline.fire = on_timeout;
+  mli_loop_deadline_start(job->S->loop, &info->deadline, mli_time() + info->timeout);
 }
 
 /* Takes over a reference of the task. Called outside of the turn: no Lua here. */
 void lml_task_start(lml_state *S, mli_task *task) {
   lml_job *job = lml_job_new(S);
-  if (job && task->timeout != MLI_FOREVER && !lml_job_info(job)) {
-    lml_job_free(job);
-    job = NULL;
+  if (job && task->timeout != MLI_FOREVER) {
+    lml_info *info = lml_job_info(job);
+    if (info)
+      info->timeout = task->timeout;
+    else
+      lml_job_free(job), job = NULL;
   }
   if (!job) {
     mli_task_settle(S->worker, task, MLI_FAILED, NULL, NULL, ML_MEMORY);
@@ -439,17 +443,24 @@ static int l_coroutine_function(lua_State *L) {
   return 0;
 }
 
+/* resolve("module:function") -> what may be called */
+static int l_resolve(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TSTRING);
+  lua_settop(L, 1);
+  lml_resolve(L, 1);
+  return 1;
+}
+
 /* spawn_named(name, timeout or nil, f, ...): the same with options. */
 static int l_spawn_named(lua_State *L) {
   lml_state *S = lml_upstate(L);
   const char *name = luaL_optstring(L, 1, NULL);
-  uint64_t deadline = lml_check_deadline(L, 2);
   luaL_checktype(L, 3, LUA_TFUNCTION);
   lml_job *job = lml_job_spawn(L, S, lua_gettop(L) - 3);
   lml_info *info = lml_job_info(job);
   if (!info) return luaL_error(L, "not enough memory");
   if (name) info->name = strdup(name);
-  if (deadline != MLI_FOREVER) lml_job_set_timeout(job, deadline);
+  info->timeout = lml_option_span(L, 2);
   return 1;
 }
 
@@ -472,6 +483,7 @@ void lml_job_open(lua_State *L) {
     { "spawn_other", l_spawn_other },
     { "coroutine_function", l_coroutine_function },
     { "spawn_named", l_spawn_named },
+    { "resolve", l_resolve },
     { "current_job", l_current_job },
     { "message_handler", lml_message_handler },
     { NULL, NULL },

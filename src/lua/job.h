@@ -34,7 +34,8 @@ typedef struct lml_info {
   int traced;         /* registry reference of that error, or LUA_NOREF */
   char *joined;       /* traceback of the job or coroutine whose error was raised here last */
   int joined_error;   /* registry reference of that error, or LUA_NOREF */
-  mli_timer deadline; /* of `timeout=` */
+  uint64_t timeout;   /* `timeout=`, ns from its start, or MLI_FOREVER */
+  mli_timer deadline; /* by that */
   lml_feed *feed;     /* it is the body of a generator; holds a reference */
   lml_job *job;
 } lml_info;
@@ -84,8 +85,8 @@ void lml_task_start(lml_state *S, mli_task *task);
 void lml_task_drop(lml_state *S, mli_task *task); /* it was cancelled in the queue */
 /* Pushes what a submitted job's coroutine begins with. */
 void lml_job_push_task_base(lua_State *co);
-/* Starts the deadline of `timeout=`. The job has its info. */
-void lml_job_set_timeout(lml_job *job, uint64_t deadline);
+/* The job begins: so does its `timeout=`, if it has one. */
+void lml_job_start_timeout(lml_job *job);
 void lml_job_ready(lml_job *job);
 /* Pushes the future of a spawned job. */
 void lml_job_push_future(lua_State *L, lml_job *job);

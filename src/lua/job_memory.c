@@ -109,6 +109,7 @@ lml_info *lml_job_info(lml_job *job) {
   if (!job->info && (job->info = calloc(1, sizeof *job->info))) {
     job->info->job = job;
     job->info->traced = job->info->joined_error = LUA_NOREF;
+    job->info->timeout = MLI_FOREVER;
   }
   return job->info;
 }

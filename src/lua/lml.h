@@ -41,13 +41,24 @@ int lml_fail_op(lua_State *L, const mli_op *op);
 /* Raises a plain error at the line outside of moonloop that called: misuse. */
 int lml_misuse(lua_State *L, const char *format, ...);
 
+/* As luaL_argerror and luaL_typeerror. Where it was a function of lua/moonloop that passed the
+** argument on, the error has the line that called that, and no number: it may be another. */
+int lml_argerror(lua_State *L, int arg, const char *what);
+int lml_typeerror(lua_State *L, int arg, const char *expected);
+
 /* ---- arguments (error.c) ---- */
 
+/* The argument as a message shows it. */
+const char *lml_show(lua_State *L, int arg);
+/* A whole number at `arg`, `least` or more; else misuse: "Semaphore: number of permits: ..." */
+uint64_t lml_check_whole(lua_State *L, int arg, lua_Integer least, const char *what);
 /* The optional timeout at `arg`, in seconds, as an absolute deadline: nil or
 ** none is MLI_FOREVER, 0 has passed. Raises for another type, NaN, negative. */
 uint64_t lml_check_deadline(lua_State *L, int arg);
 /* The same for a number on top of the stack that came from an option. */
 uint64_t lml_option_deadline(lua_State *L, int index, const char *option);
+/* A number of seconds that was checked, in ns: nil or none is MLI_FOREVER. */
+uint64_t lml_option_span(lua_State *L, int index);
 
 /* ---- handles (handle.c): userdata that refer to counted objects ---- */
 

@@ -59,7 +59,7 @@ static lml_lock *check(lua_State *L, lml_state *S) {
   mli_object *object = lml_handle_test_in(L, S, 1, &lock_type);
   if (mli_likely(object != NULL)) return mli_container(object, lml_lock, object);
   object = lml_handle_test_in(L, S, 1, &condition_type);
-  if (!object) luaL_typeerror(L, 1, "lock");
+  if (!object) lml_typeerror(L, 1, "lock");
   return mli_container(object, condition, object)->lock;
 }
 

@@ -1,7 +1,7 @@
 /*
 ** queue.c: queues between jobs and threads.
 **
-**   local q = ml.Queue([max])          -- or Queue{ max =, order = "fifo" | "lifo" | "priority" }
+**   local q = ml.Queue([max])          -- or Queue{ max, order = "fifo" | "lifo" | "priority" }
 **   q:put(v[, timeout[, priority]])    -- true, or nil, err: "timeout", "closed"
 **   q:get([timeout])                   -- the value, or nil, err: "timeout", "closed"
 **   q:try_put(v[, priority])  q:try_get()   -- or nil, err: "busy", "closed"
@@ -20,10 +20,12 @@ static mli_channel *check(lua_State *L, lml_state *S) {
 
 /* ---- making ---- */
 
-/* Refuses what is no option in the table at `index`. */
-static void check_options(lua_State *L, int index, const char *what, const char *const known[]) {
+/* Refuses what is no option in the table at `index`; `first`: it may have a value at 1. */
+static void check_options(lua_State *L, int index, const char *what, const char *const known[],
+                          bool first) {
   luaL_checktype(L, index, LUA_TTABLE);
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+    if (first && lua_isinteger(L, -2) && lua_tointeger(L, -2) == 1) continue;
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
     int i = 0;
     while (known[i] && !(key && strcmp(key, known[i]) == 0)) i++;
@@ -42,18 +44,25 @@ static mli_order check_order(lua_State *L, int index) {
     lml_show(L, index));
 }
 
+/* The options at 1: { max, order = }, where `max` may be named too. Leaves the maximum there. */
+static mli_order open_options(lua_State *L) {
+  static const char *const known[] = { "max", "order", NULL };
+  check_options(L, 1, "Queue", known, true);
+  lua_getfield(L, 1, "order");
+  mli_order order = check_order(L, 2);
+  bool first = lua_rawgeti(L, 1, 1) != LUA_TNIL, named = lua_getfield(L, 1, "max") != LUA_TNIL;
+  if (first && named) lml_misuse(L, "Queue: option 'max' is given twice");
+  lua_settop(L, first ? 3 : 4);
+  lua_replace(L, 1);
+  lua_settop(L, 1);
+  return order;
+}
+
 /* ml.Queue([max or options]) */
 static int l_queue(lua_State *L) {
-  static const char *const known[] = { "max", "order", NULL };
   mli_order order = MLI_FIFO;
   lua_settop(L, 1);
-  if (lua_istable(L, 1)) {
-    check_options(L, 1, "Queue", known);
-    lua_getfield(L, 1, "order");
-    order = check_order(L, 2);
-    lua_getfield(L, 1, "max");
-    lua_replace(L, 1);
-  }
+  if (lua_istable(L, 1)) order = open_options(L);
   uint64_t max = lua_isnil(L, 1) ? UINT64_MAX : lml_check_whole(L, 1, 1, "Queue: max");
   lml_handle *h = lml_handle_new(L, &mli_queue_type);
   mli_channel *queue = mli_channel_new(&mli_queue_type, max, order);
@@ -137,7 +146,7 @@ static int q_shutdown(lua_State *L) {
   mli_channel *queue = check(L, lml_upstate(L));
   bool immediate = false;
   if (!lua_isnoneornil(L, 2)) {
-    check_options(L, 2, "shutdown", known);
+    check_options(L, 2, "shutdown", known, false);
     lua_getfield(L, 2, "immediate");
     immediate = lua_toboolean(L, -1);
   }

@@ -40,8 +40,6 @@ static const mli_task *origin_of(const lml_state *S) {
 /* `slot`: the caller holds one, if the executor is bounded. */
 static int submit_now(lua_State *L, lml_state *S, target to, bool slot) {
   mli_executor *ex = to.executor;
-  uint64_t timeout = MLI_FOREVER;
-  if (!lua_isnil(L, SUBMIT_TIMEOUT)) timeout = (uint64_t)(lua_tonumber(L, SUBMIT_TIMEOUT) * 1e9);
   int n = lua_gettop(L) - SUBMIT_JOB + 1;
   lml_future_wrap(L, S, NULL);
   lml_future *u = lua_touserdata(L, -1);
@@ -50,7 +48,7 @@ static int submit_now(lua_State *L, lml_state *S, target to, bool slot) {
   u->handle.object = &task->future.object; /* it owns the task while the encoding may raise */
   task->context = lml_context_encode(L, S, ex->class->far);
   task->payload = lml_encode(L, SUBMIT_JOB, n, ex->class->far ? LML_JOB | LML_FAR : LML_JOB);
-  task->timeout = timeout;
+  task->timeout = lml_option_span(L, SUBMIT_TIMEOUT);
   task->pin = to.pin;
   if (to.seat) {
     task->seat = mli_seat_object(to.seat);

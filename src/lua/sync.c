@@ -9,7 +9,7 @@
 
 mli_object *lml_sync_check(lua_State *L, lml_state *S, int arg, const mli_type *type) {
   mli_object *object = lml_handle_test_in(L, S, arg, type);
-  if (mli_unlikely(!object)) luaL_typeerror(L, arg, type->name);
+  if (mli_unlikely(!object)) lml_typeerror(L, arg, type->name);
   return object;
 }
 
@@ -29,21 +29,6 @@ void lml_sync_declare(lua_State *L, const mli_type *type, const luaL_Reg *method
   lml_handle_declare(L, type);
   lua_getfield(L, -1, "__index");
   lua_remove(L, -2);
-}
-
-const char *lml_show(lua_State *L, int arg) {
-  if (lua_isnone(L, arg)) return "no value";
-  if (lua_type(L, arg) == LUA_TNUMBER && isnan(lua_tonumber(L, arg))) return "NaN";
-  return luaL_tolstring(L, arg, NULL);
-}
-
-uint64_t lml_check_whole(lua_State *L, int arg, lua_Integer least, const char *what) {
-  int whole = 0;
-  lua_Integer n = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &whole) : 0;
-  if (!whole || n < least)
-    lml_misuse(L, "%s: whole number, %d or more, expected, got %s", what, (int)least,
-               lml_show(L, arg));
-  return (uint64_t)n;
 }
 
 /* ---- waiting ---- */

@@ -16,10 +16,6 @@ void lml_sync_declare(lua_State *L, const mli_type *type, const luaL_Reg *method
                       const luaL_Reg *metamethods);
 /* The object of the handle at `arg`; raises for another type. */
 mli_object *lml_sync_check(lua_State *L, lml_state *S, int arg, const mli_type *type);
-/* The argument as a message shows it. */
-const char *lml_show(lua_State *L, int arg);
-/* A whole number at `arg`, `least` or more; else misuse: "Semaphore: number of permits: ..." */
-uint64_t lml_check_whole(lua_State *L, int arg, lua_Integer least, const char *what);
 
 /* ---- waiting (sync.c) ---- */
 

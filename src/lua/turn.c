@@ -35,8 +35,7 @@ static bool start(lua_State *L, lml_state *S, lml_job *job) {
   if (!mli_future_start(f)) return false;
   job->started = true;
   mli_count(&S->count->running, 1);
-  if (job->task && job->task->timeout != MLI_FOREVER)
-    lml_job_set_timeout(job, mli_time() + job->task->timeout);
+  lml_job_start_timeout(job);
   return true;
 }
 
