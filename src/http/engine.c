@@ -189,7 +189,10 @@ void mli_http_act(mli_http_lane *lane, curl_socket_t fd, int events) {
 void mli_http_unpause(mli_http *h, int pauses) {
   if (!h->easy) return;
   mli_http_lane *lane = lane_of(h);
+  bool reads = !(pauses & CURLPAUSE_RECV);
+  mli_http_socket *held = reads ? mli_http_release_socket(h->easy) : NULL;
   curl_easy_pause(h->easy->curl, pauses);
+  if (held) mli_http_rearm_socket(held);
   drain(lane); /* libcurl may have ended it in there */
 }
 

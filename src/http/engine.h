@@ -19,12 +19,15 @@
 #include "request.h"
 #include "session.h"
 
+typedef struct mli_http_socket mli_http_socket;
+
 /* A handle for one transfer at a time; the idle ones wait for the next. */
 typedef struct mli_http_easy {
   CURL *curl;
   mli_http *request; /* NULL while idle */
   mli_http_engine *engine;
   struct mli_http_easy *next; /* idle */
+  mli_http_socket *socket;    /* which libcurl has watched for its transfer, to read; or NULL */
   bool plain;                 /* as it was set up: no need to reset it */
   bool used;                  /* it had a transfer */
   bool unsure;                /* ... and this one no header yet: see fold.c */
@@ -41,8 +44,6 @@ typedef struct mli_http_lane {
 } mli_http_lane;
 
 enum { MLI_HTTP_PLAIN, MLI_HTTP_TLS, MLI_HTTP_LANES };
-
-typedef struct mli_http_socket mli_http_socket;
 
 struct mli_http_engine {
   mli_service service; /* its key is the session */
@@ -92,6 +93,13 @@ int mli_http_on_socket(CURL *easy, curl_socket_t fd, int what, void *lane, void 
 curl_socket_t mli_http_open_socket(void *engine, curlsocktype purpose,
                                    struct curl_sockaddr *address);
 int mli_http_close_socket(void *engine, curl_socket_t fd);
+/* The transfer is paused, may be called from libcurl: nothing is read from its connection, if
+** that is its own. */
+void mli_http_hold_socket(mli_http_easy *easy);
+/* Undoes that before the transfer goes on, and gives the socket, or NULL; it is watched again
+** by the second, when libcurl was told. */
+mli_http_socket *mli_http_release_socket(mli_http_easy *easy);
+void mli_http_rearm_socket(mli_http_socket *s);
 /* Closes all polls; the engine is freed with the last. */
 void mli_http_close_polls(mli_http_engine *engine);
 void mli_http_engine_free(mli_http_engine *engine);

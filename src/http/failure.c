@@ -60,6 +60,9 @@ static const char *tls_code(const mli_http *h) {
   return proxy && strncmp(proxy, "https:", 6) == 0 && !h->connect_code ? "proxy" : "tls";
 }
 
+/* libcurl has it since 8.6. */
+#define TOO_LARGE ((CURLcode)100)
+
 static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   switch (code) {
   case CURLE_COULDNT_RESOLVE_HOST: return "resolve";
@@ -91,9 +94,9 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   case CURLE_GOT_NOTHING:
   case CURLE_SEND_ERROR:
   case CURLE_PARTIAL_FILE: return "closed";
-  case CURLE_RECV_ERROR: /* libcurl 7.88 says so of malformed chunks too */
+  case CURLE_RECV_ERROR: /* libcurl says so of malformed chunks too */
     if (h->connect_code >= 300) return "proxy";
-    return h->detail && strstr(h->detail, "chunked-encoding") ? "protocol" : "closed";
+    return h->detail && strstr(h->detail, "chunk") ? "protocol" : "closed";
   case CURLE_FILESIZE_EXCEEDED: return "too_large";
   case CURLE_WRITE_ERROR:
     if (h->broken == MLI_HTTP_BIG_BODY || h->broken == MLI_HTTP_BIG_HEAD) return "too_large";
@@ -124,11 +127,11 @@ static phase phase_of(const mli_http *h, bool tls) {
   return (phase){ "resolve", "while resolving the host name" };
 }
 
-/* Headers beyond libcurl's own bounds: it says that it has no memory for one that is
-** too long, and speaks of a receive error when all are. */
+/* Headers beyond libcurl's own bounds: those before 8.6 say that they have no memory for one
+** that is too long, and speak of a receive error when all are. */
 static bool head_is_too_large(const mli_http *h, CURLcode code) {
-  if (h->head_done || h->times.first_byte <= 0) return false;
-  return code == CURLE_OUT_OF_MEMORY ||
+  if ((h->head_done && !h->leads_on) || h->times.first_byte <= 0) return false;
+  return code == TOO_LARGE || code == CURLE_OUT_OF_MEMORY ||
          (h->detail && strstr(h->detail, "Too large response headers"));
 }
 

@@ -10,6 +10,8 @@
 **     hear of their end. Others (its resolver's pipes) stop when it says so.
 ** K2  A poll belongs to a descriptor number and is used again for the next
 **     socket with it. A descriptor is never closed while its poll is armed.
+** K3  A socket whose transfer is paused is held: nothing is read from it. libcurl 8.5
+**     goes on watching it, and would keep in memory what comes.
 */
 #include "engine.h"
 
@@ -25,6 +27,7 @@ struct mli_http_socket {
   curl_socket_t fd;
   int wanted, armed; /* UV_READABLE, UV_WRITABLE */
   bool ours;         /* opened by mli_http_open_socket, and open */
+  bool held;         /* ... and not to be read from, though wanted */
 };
 
 static mli_http_socket *find(mli_http_engine *e, curl_socket_t fd) {
@@ -90,25 +93,58 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
     disarm(s);
     return;
   }
+  if (s->held && events & UV_READABLE) {
+    disarm(s);
+    if (s->wanted & UV_WRITABLE && !arm(s, UV_WRITABLE)) s->wanted = 0;
+    events &= ~UV_READABLE;
+    if (!events) return;
+  }
   if (events & UV_READABLE) flags |= CURL_CSELECT_IN;
   if (events & UV_WRITABLE) flags |= CURL_CSELECT_OUT;
   mli_http_act(s->lane, s->fd, flags);
-  if (s->wanted && !s->armed && !arm(s, s->wanted)) s->wanted = 0;
+  if (s->wanted && !s->armed && !s->held && !arm(s, s->wanted)) s->wanted = 0;
+}
+
+void mli_http_hold_socket(mli_http_easy *easy) {
+  long version = 0;
+  curl_easy_getinfo(easy->curl, CURLINFO_HTTP_VERSION, &version);
+  if (easy->socket && easy->socket->ours && version < CURL_HTTP_VERSION_2_0)
+    easy->socket->held = true;
+}
+
+mli_http_socket *mli_http_release_socket(mli_http_easy *easy) {
+  mli_http_socket *s = easy->socket;
+  if (!s || !s->held) return NULL;
+  s->held = false;
+  return s;
+}
+
+void mli_http_rearm_socket(mli_http_socket *s) {
+  if (s->wanted && s->armed != s->wanted && !arm(s, s->wanted)) s->wanted = 0;
+}
+
+/* The transfer waits to read from there: so the connection stands. */
+static void note_socket(CURL *curl, mli_http_socket *s) {
+  mli_http_easy *easy = NULL;
+  curl_easy_getinfo(curl, CURLINFO_PRIVATE, &easy);
+  if (easy) easy->socket = s;
 }
 
 int mli_http_on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *known) {
   mli_http_lane *lane = user;
-  (void)easy, (void)known;
+  (void)known;
   if (what == CURL_POLL_REMOVE) {
     mli_http_socket *s = find(lane->engine, fd);
     if (!s) return 0;
     s->wanted = 0;
+    s->held = false;
     if (!s->ours || s->armed != UV_READABLE) disarm(s);
     uv_unref((uv_handle_t *)&s->poll); /* nobody waits for it */
     return 0;
   }
   mli_http_socket *s = find_or_make(lane->engine, fd);
   if (!s) return -1;
+  if (s->ours && what & CURL_POLL_IN) note_socket(easy, s);
   s->lane = lane;
   uv_ref((uv_handle_t *)&s->poll);
   s->wanted = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
@@ -129,6 +165,7 @@ curl_socket_t mli_http_open_socket(void *user, curlsocktype purpose,
   }
   disarm(s); /* a libcurl that closed the last one behind our back */
   s->wanted = 0;
+  s->held = false;
   s->ours = true;
   atomic_fetch_add_explicit(&e->session->connections, 1, memory_order_relaxed);
   return fd;
@@ -141,7 +178,7 @@ int mli_http_close_socket(void *user, curl_socket_t fd) {
   if (s) {
     disarm(s);
     s->wanted = 0;
-    s->ours = false;
+    s->ours = s->held = false;
   }
   return close(fd);
 }

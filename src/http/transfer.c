@@ -101,7 +101,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *user) {
   (void)one;
   if (h->broken) return 0;
   if (easy->unsure) mli_http_after_line(easy, line, size);
-  if (size > 5 && memcmp(line, "HTTP/", 5) == 0 && (h->head_done || h->in.size == 0)) {
+  if (size > 5 && strncasecmp(line, "HTTP/", 5) == 0 && (h->head_done || h->in.size == 0)) {
     if (poses(easy, line, size)) {
       h->broken = MLI_HTTP_POSING;
       return 0;
@@ -135,6 +135,7 @@ static size_t pass_on(mli_http_easy *easy, const char *data, size_t size) {
   show_head(easy);
   size_t took = mli_exchange_on_body(h->exchange, data, size);
   if (took == size) h->body_count += size;
+  if (took == CURL_WRITEFUNC_PAUSE) mli_http_hold_socket(easy);
   if (took == 0 && size > 0) h->broken = MLI_HTTP_NO_MEMORY;
   return took;
 }
@@ -311,6 +312,7 @@ CURLcode mli_http_prepare(mli_http_easy *easy) {
   static struct curl_slist accept = { .data = (char *)"Accept:" };
   static struct curl_slist accept_of_body = { (char *)"Accept:", &expect };
   easy->error[0] = 0;
+  easy->socket = NULL;
   if (!easy->plain) {
     if (easy->used) curl_easy_reset(easy->curl);
     CURLcode code = set_base(easy);
@@ -368,13 +370,11 @@ void mli_http_collect_progress(mli_http_easy *easy) {
   mli_http *h = easy->request;
   CURL *curl = easy->curl;
   curl_off_t ready = 0, sent = 0, size = (curl_off_t)h->body_size;
-  long port = 0;
   curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &h->connect_code);
   curl_easy_getinfo(curl, CURLINFO_PRETRANSFER_TIME_T, &ready);
   curl_easy_getinfo(curl, CURLINFO_SIZE_UPLOAD_T, &sent);
-  curl_easy_getinfo(curl, CURLINFO_LOCAL_PORT, &port);
   if (h->uploads) size = h->exchange->length < 0 ? INT64_MAX : h->exchange->length;
-  h->dialed = port > 0;
+  h->dialed = easy->socket != NULL;
   h->ready = ready > 0;
   h->sent = sent >= size;
 }
