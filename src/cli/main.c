@@ -79,7 +79,20 @@ static int protected_main(lua_State *L) {
   return 0;
 }
 
+/* libuv 1.45 to 1.48 have a thread of the kernel's for each loop, which spins when there is
+** I/O, for files that no loop of ours reads. They ask the environment, with the first loop.
+** There is no other thread yet. */
+static void have_no_io_uring(void) {
+  static const char name[] = "UV_USE_IO_URING";
+  uv_loop_t loop;
+  unsigned version = uv_version() >> 8; /* without the patch level */
+  if (version < 0x012d || version > 0x0130 || getenv(name)) return;
+  if (setenv(name, "0", 1) == 0 && uv_loop_init(&loop) == 0) uv_loop_close(&loop);
+  unsetenv(name); /* children are not concerned */
+}
+
 int main(int argc, char **argv) {
+  have_no_io_uring();
   if (cli_is_worker(argc, argv)) return cli_worker();
   cli.argc = argc;
   cli.argv = argv;

@@ -42,13 +42,15 @@ static int load_init(lua_State *L) {
   return *init == '@' ? loaded(L, luaL_loadfile(L, init + 1)) : load_text(L, init, name);
 }
 
-/* `name` is "module" or "global=module". */
+/* `name` is "module" or "global=module". Since Lua 5.4.7 the global of "module-version" is
+** "module". */
 static int load_library(lua_State *L, const char *name) {
-  const char *equals = strchr(name, '=');
+  const char *equals = strchr(name, '='), *end = equals;
+  if (!end && LUA_VERSION_RELEASE_NUM >= 50407) end = strchr(name, '-');
   lua_getglobal(L, "require");
   lua_pushstring(L, equals ? equals + 1 : name);
-  next.global = equals ? lua_pushlstring(L, name, (size_t)(equals - name)) : name;
-  if (equals) lua_insert(L, CLI_FIXED + 1); /* the name stays below the call */
+  next.global = end ? lua_pushlstring(L, name, (size_t)(end - name)) : name;
+  if (end) lua_insert(L, CLI_FIXED + 1); /* the name stays below the call */
   return 1;
 }
 
