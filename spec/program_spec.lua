@@ -56,7 +56,7 @@ local function same(arguments)
   local input = write("in", arguments.input or "")
   local function run(program)
     local out, err, code = shell(command_of(program, arguments) .. " <" .. input, arguments.env)
-    local name = program:gsub("%.", "%%.")
+    local name = "%f[%g]" .. program:gsub("%.", "%%.") -- not in a path
     return { out = out:gsub(name, "lua"), err = err:gsub(name, "lua"), code = code }
   end
   local expected = run "lua5.4"
@@ -94,7 +94,8 @@ describe("the moonloop program", function()
       local script = "print(arg[0], arg[-1], ...) error 'x'"
       assert.equal(0, same({ input = script }).code)
       assert.equal(1, same({ input = script, "-", "a" }).code)
-      same { input = script, "--" }
+      local _, err = shell("lua5.4 -- </dev/null")
+      if err == "" then same { input = script, "--" } end -- Lua 5.4.7 has no memory for that
       same { input = script, "-E" }
       same { input = script, "-l", "string" }
       same { input = "a b" }
@@ -103,7 +104,7 @@ describe("the moonloop program", function()
 
     it("-e and -l, in order", function()
       write("some-module.lua", "print(...) return { name = ... }")
-      same { "-e", "print(1)", "-lsome-module", "-e", "print(_G['some-module'].name)" }
+      same { "-e", "print(1)", "-lsome-module", "-e", "print(type(some), type(_G['some-module']))" }
       same { "-l", "g=some-module", "-e", "print(g.name)" }
       same { "-e", "a b", "-e", "print 'not reached'" }
       same { "-l", "no.module", "-e", "print 'not reached'" }

@@ -5,6 +5,19 @@ local process = require "spec.support.process"
 
 local KEY <const> = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
 
+local CA <const> = [[
+[ca]
+default_ca = own
+[own]
+database = ca.index
+new_certs_dir = .
+rand_serial = yes
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+]]
+
 local certificates = {}
 
 ---@class CertificateOptions
@@ -20,17 +33,26 @@ function certificates.make(dir, opts)
   process.find("openssl", "openssl")
   local names = opts.names or "DNS:localhost,IP:127.0.0.1,IP:::1"
   process.write_file(dir .. "/server.ext", "subjectAltName=" .. names .. "\n")
-  local function signed(name, subject, days, more)
+  if opts.expired then
+    process.write_file(dir .. "/ca.conf", CA)
+    process.write_file(dir .. "/ca.index", "")
+  end
+  -- OpenSSL's x509 can make none that has expired: before 3.4 it takes no dates, and since 3.5
+  -- no days below 0. But its ca takes dates.
+  local expired = "openssl ca -batch -config ca.conf -cert ca.pem -keyfile ca.key -notext"
+    .. " -startdate 20200101000000Z -enddate 20200102000000Z -in server.csr"
+    .. " -extfile server.ext -out server.pem"
+  local function signed(name, subject, more)
     return ("openssl req %s -keyout %s.key -out %s.csr -subj %s"):format(KEY, name, name, subject)
       .. (" && openssl x509 -req -in %s.csr -CA ca.pem -CAkey ca.key -CAcreateserial"
-        .. " -days %d %s -out %s.pem"):format(name, days, more, name)
+        .. " -days 30 %s -out %s.pem"):format(name, more, name)
   end
   process.run("cd " .. process.quote(dir)
     .. " && openssl req -x509 " .. KEY .. " -keyout ca.key -out ca.pem"
     .. " -days 30 -subj '/CN=moonloop test CA'"
-    .. " && " .. signed("server", "/CN=localhost", opts.expired and -1 or 30,
-      "-extfile server.ext")
-    .. " && " .. signed("client", "/CN=client", 30, "")
+    .. " && " .. signed("server", "/CN=localhost", "-extfile server.ext")
+    .. (opts.expired and " && " .. expired or "")
+    .. " && " .. signed("client", "/CN=client", "")
     .. " && openssl ec -in client.key -aes256 -passout pass:secret -out client-locked.key",
     "making certificates")
 end

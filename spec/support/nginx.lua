@@ -149,6 +149,10 @@ local function default_locations(opts, socket)
   return table.concat(out, "\n    ")
 end
 
+local function has_ipv6()
+  return ("\n" .. process.read_file "/proc/net/if_inet6"):find "\n0+1 " ~= nil
+end
+
 local function config(self, opts, echo_module)
   local text = [[
 load_module $echo;
@@ -175,6 +179,7 @@ http {
   server {
     listen 127.0.0.1:$port backlog=$connections;
     listen unix:$socket;
+    $also
     $tls
     root .;
     $locations
@@ -196,6 +201,7 @@ http {
     connections = tostring(opts.connections or 4096),
     port = tostring(self.port),
     socket = self.socket,
+    also = opts.ipv6 and has_ipv6() and ("listen [::1]:%d;"):format(self.port) or "",
     tls = tls,
     locations = default_locations(opts, self.socket),
     more = opts.locations or "",
@@ -210,6 +216,7 @@ end
 ---@field certificate? CertificateOptions  what the server shows there, if it is to be wrong
 ---@field protocols? string    of TLS: "TLSv1.2"
 ---@field upstream? string     the URL of a server for /upstream/
+---@field ipv6? boolean        listen at ::1 too, if this machine has it
 ---@field delay? number        seconds before /300b, /10k and /200k answer
 ---@field locations? string    more of nginx's configuration, for its server block
 ---@field cpu? integer         the CPU for its worker

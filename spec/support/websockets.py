@@ -13,7 +13,23 @@ import sys
 
 import websockets
 
+try:  # since 13; what was before ends with 14 at the latest
+    from websockets.asyncio.server import serve
+    from websockets.datastructures import Headers
+    from websockets.http11 import Response
+except ImportError:
+    from websockets import serve
+    Response = None
+
 CHUNK = 1000
+
+
+def path_of(ws):
+    return ws.request.path if Response else ws.path
+
+
+def headers_of(ws):
+    return ws.request.headers if Response else ws.request_headers
 
 
 async def echo(ws):
@@ -75,7 +91,7 @@ async def pings(ws, count):
 
 
 async def headers(ws):
-    await ws.send(json.dumps(dict(ws.request_headers.raw_items())))
+    await ws.send(json.dumps(dict(headers_of(ws).raw_items())))
 
 
 async def collect(ws):
@@ -89,7 +105,7 @@ HANDLERS = {f.__name__: f for f in
 
 
 async def handle(ws):
-    name, *arguments = ws.path.split("?")[0].strip("/").split("/")
+    name, *arguments = path_of(ws).split("?")[0].strip("/").split("/")
     try:
         await HANDLERS[name or "echo"](ws, *arguments)
     except websockets.ConnectionClosed:
@@ -100,12 +116,12 @@ async def handle(ws):
         except asyncio.TimeoutError:
             pass
         with open("seen", "a") as seen:
-            print(json.dumps({"path": ws.path, "code": ws.close_code, "reason": ws.close_reason}),
+            print(json.dumps({"path": path_of(ws), "code": ws.close_code, "reason": ws.close_reason}),
                   file=seen)
 
 
 async def before(path, request_headers):
-    """What is answered instead of a handshake."""
+    """What is answered instead of a handshake: status, headers, body."""
     path = path.split("?")[0]
     if path.startswith("/status/"):
         status = http.HTTPStatus(int(path.split("/")[2]))
@@ -115,6 +131,22 @@ async def before(path, request_headers):
     if path.startswith("/late/"):
         await asyncio.sleep(float(path.split("/")[2]))
     return None
+
+
+async def before_since_13(ws, request):
+    answer = await before(request.path, request.headers)
+    if not answer:
+        return None
+    status, headers, body = answer
+    headers = Headers(**headers, **{"Content-Length": str(len(body)), "Connection": "close"})
+    return Response(status.value, status.phrase, headers, body)
+
+
+PROTOCOLS = ["chat.v2", "chat.v1"]
+
+
+def select_since_13(ws, offered):
+    return next((name for name in PROTOCOLS if name in offered), None)
 
 
 HANDLERS["basic"] = echo
@@ -127,10 +159,13 @@ async def main(tls):
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain("server.pem", "server.key")
-    server = await websockets.serve(
-        handle, "127.0.0.1", 0, ssl=context, process_request=before, compression=None,
-        subprotocols=["chat.v2", "chat.v1"], max_size=64 << 20, ping_interval=None,
-        close_timeout=2)
+    if Response:
+        hooks = {"process_request": before_since_13, "select_subprotocol": select_since_13}
+    else:
+        hooks = {"process_request": before}
+    server = await serve(
+        handle, "127.0.0.1", 0, ssl=context, compression=None, subprotocols=PROTOCOLS,
+        max_size=64 << 20, ping_interval=None, close_timeout=2, **hooks)
     print("port", server.sockets[0].getsockname()[1], flush=True)
     await asyncio.Future()
 
