@@ -363,6 +363,10 @@ describe("http.session", function()
       { "unknown option 'cookies.fil'", { cookies = { fil = "x" } } },
       { "option 'cookies.save': a path, or true with", { cookies = { save = true } } },
       { "option 'retries.n': an integer", { retries = { n = -1 } } },
+      { "option 'timeout': a number of seconds", { timeout = -1 } },
+      { "option 'headers': the value of 'a' contains a line break", { headers = { a = "b\n" } } },
+      { "option 'auth': table expected", { auth = "me" } },
+      { "unknown option 'tls.nope'", { tls = { nope = true } } },
     } do
       h.misuse(case[1], function()
         local s = http.session(case[2])

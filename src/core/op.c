@@ -10,13 +10,13 @@ void mli_op_init(mli_op *op, const mli_type *type, const mli_op_class *class, ml
   memset(op, 0, sizeof *op);
   mli_object_init(&op->object, type);
   op->class = class;
-  op->loop = mli_retain(loop);
+  op->loop = loop ? mli_retain(loop) : NULL;
   op->status = ML_OK;
 }
 
 void mli_op_fini(mli_op *op) {
   free(op->message);
-  mli_release(op->loop);
+  if (op->loop) mli_release(op->loop);
 }
 
 static void start(mli_op *op) {

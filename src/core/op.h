@@ -45,7 +45,8 @@ struct mli_op {
   char *message;    /* owned, may be NULL */
 };
 
-/* Initializes the base with one reference; takes its own reference of the loop. */
+/* Initializes the base with one reference; takes its own reference of the loop. NULL: one that
+** never begins. */
 void mli_op_init(mli_op *op, const mli_type *type, const mli_op_class *class, mli_loop *loop);
 void mli_op_fini(mli_op *op);
 

@@ -17,9 +17,8 @@ static int l_describe(lua_State *L) {
   lua_settop(L, 2);
   if (!lua_isnil(L, 2) && !lua_istable(L, 2))
     return lml_misuse(L, "to_curl: table of options expected, got %s", luaL_typename(L, 2));
-  mli_loop *loop = lml_io_loop(L);
   mli_op **box = lml_op_box(L);
-  mli_http *h = mli_http_new(loop);
+  mli_http *h = mli_http_new(NULL);
   if (!h) return luaL_error(L, "not enough memory");
   *box = &h->op;
   lml_http_fill(L, h, NULL, 1, 2);

@@ -63,6 +63,13 @@ local function copy(from)
   return to
 end
 
+-- A mistake in the defaults is one of the session's line, not of each request.
+local function check_defaults(self)
+  local any = copy(self.defaults)
+  any.headers, any.url = self.headers, "http://localhost/"
+  core.describe(nil, any)
+end
+
 ---Makes a session.
 ---@param options table?  `base_url` `headers` `cookies` `query` `max_connections` `max_per_host`
 ---                       `max_host_streams` `on_request` `on_response`, and what a request takes
@@ -80,6 +87,7 @@ function Session.new(options)
   end
   if options.retries ~= nil then retry.policy(options.retries) end
   self.headers = copy(options.headers)
+  check_defaults(self)
   self.base_url, self.on_request = options.base_url, options.on_request
   self.on_response = options.on_response
   if self.base_url then
