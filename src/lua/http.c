@@ -8,6 +8,8 @@
 **   res.headers: core.Headers, a table with the head as text at index 1
 */
 #include "http.h"
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include "http_file.h"
 
@@ -305,6 +307,16 @@ static int headers_tostring(lua_State *L) {
 
 /* ---- the module ---- */
 
+/* Bodies become strings of their own, and those go: large blocks, which malloc would give back
+** to the system at once and get again page by page, a fault for each. glibc goes by what it sees:
+** of what is freed it keeps up to twice the largest block that was freed so far, for each arena.
+** So it sees one. Where the host or the environment has set this, or with another malloc, it
+** changes nothing. */
+static void keep_freed_blocks(void) {
+  void *volatile block = malloc((size_t)2 << 20);
+  free(block);
+}
+
 static void make_response_class(lua_State *L) {
   static const luaL_Reg methods[] = { { "json", response_json },
                                       { "raise_for_status", response_raise_for_status },
@@ -335,10 +347,12 @@ static void make_headers_class(lua_State *L) {
 ML_API int luaopen_moonloop_http_core(lua_State *L);
 
 int luaopen_moonloop_http_core(lua_State *L) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
   static const char *const verbs[][2] = {
     { "get", "GET" },       { "put", "PUT" },   { "post", "POST" },       { "patch", "PATCH" },
     { "delete", "DELETE" }, { "head", "HEAD" }, { "options", "OPTIONS" },
   };
+  pthread_once(&once, keep_freed_blocks);
   lua_newtable(L);
   for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
     lua_pushstring(L, verbs[i][1]);
