@@ -119,7 +119,7 @@ describe("http.session", function()
     end)
 
     it("many to one host, up to the limit, and found again by those that come later", function()
-      local s <close> = http.session{ max_per_host = 150 }
+      local s <close> = http.session{ max_per_host = 260 }
       ml.run(function()
         local function burst(n)
           local futures = {}
@@ -129,11 +129,11 @@ describe("http.session", function()
           for i = 1, n do assert(futures[i]:result(h.TIMEOUT)) end
         end
         burst(400)
-        assert.equal(150, s:stats().made)
-        assert.equal(150, s:stats().connections)
-        burst(150)
+        assert.equal(260, s:stats().made)
+        assert.equal(260, s:stats().connections)
+        burst(260)
         for _ = 1, 3 do burst(20) end
-        assert.equal(150, s:stats().made)
+        assert.equal(260, s:stats().made)
         assert.equal(0, s:stats().in_use)
       end)
     end)

@@ -722,6 +722,138 @@ static void test_session_limits(void) {
   close_loop();
 }
 
+/* ---- lanes (src/http/lanes.h) ---- */
+
+typedef struct placed {
+  mli_http *h;
+  waiter waiter;
+  atomic_int place; /* in the order in which they ended, from 1; 0: it has not */
+} placed;
+
+static atomic_int places;
+
+static void wake_placed(mli_waker *w) {
+  placed *p = mli_container(mli_container(w, waiter, waker), placed, waiter);
+  atomic_store(&p->place, atomic_fetch_add(&places, 1) + 1);
+  wake(w);
+}
+
+static void begin_placed(placed *p, mli_http_session *s, const char *path) {
+  p->h = request_of(s, path);
+  atomic_store(&p->place, 0);
+  memset(&p->waiter, 0, sizeof p->waiter);
+  p->waiter.waker.wake = wake_placed;
+  mli_op_begin(&p->h->op, &p->waiter.waker);
+}
+
+static void end_placed(placed *p, ml_status status) {
+  wait_for(&p->waiter);
+  CHECK_EQ(p->h->op.status, status);
+  mli_release(&p->h->op);
+}
+
+static void cancel_placed(placed *p) {
+  mli_op_cancel(&p->h->op);
+  end_placed(p, ML_CANCELLED);
+}
+
+/* Waits until the session has so many connections, and so many requests without one. */
+static void counts_become(mli_http_session *s, uint64_t connections, uint64_t queued) {
+  mli_http_counts c = mli_http_session_counts(s);
+  for (int i = 0; i < 2000 && (c.connections != connections || c.queued != queued); i++) {
+    usleep(5000);
+    c = mli_http_session_counts(s);
+  }
+  CHECK_EQ(c.connections, connections);
+  CHECK_EQ(c.queued, queued);
+}
+
+enum { FILL = 300, LINE = 20 };
+
+static placed held[FILL], line[LINE];
+
+/* A session with as many requests to one host as may be, in two lanes, and some that wait. */
+static mli_http_session *fill_lanes(void) {
+  mli_http_session *s = mli_http_session_new(false);
+  mli_http_session_limit(s, &(mli_http_limits){ .per_host = FILL, .connections = 1000 });
+  for (int i = 0; i < FILL; i++) begin_placed(&held[i], s, "/slow");
+  for (int i = 0; i < LINE; i++) begin_placed(&line[i], s, "/hello");
+  counts_become(s, FILL, LINE);
+  return s;
+}
+
+/* The limit holds over all lanes. Those beyond it wait while other hosts are served, time out,
+** are cancelled, and go on in their order: one place is enough for all. */
+static void test_waiting_for_lanes(void) {
+  char url[64];
+  mli_http_session *s = fill_lanes();
+  mli_http *other = request_of(s, "/hello"), *late = request_of(s, "/hello");
+  snprintf(url, sizeof url, "http://LocalHost:%u/hello", port);
+  other->url = url;
+  CHECK_EQ(run(other)->op.status, ML_OK);
+  mli_release(&other->op);
+  late->timeout = 50;
+  CHECK(failed_with(run(late), "timeout"));
+  mli_release(&late->op);
+  cancel_placed(&line[0]);
+  cancel_placed(&line[7]);
+  cancel_placed(&line[LINE - 1]);
+  for (int i = 0; i < LINE; i++)
+    CHECK_EQ(atomic_load(&line[i].place) == 0, i != 0 && i != 7 && i != LINE - 1);
+  cancel_placed(&held[200]);
+  for (int i = 1, place = 0; i < LINE - 1; i++) {
+    if (i == 7) continue;
+    end_placed(&line[i], ML_OK);
+    CHECK(atomic_load(&line[i].place) > place);
+    place = atomic_load(&line[i].place);
+  }
+  CHECK_EQ(mli_http_session_counts(s).made, FILL + 2); /* the other host's, and that place's */
+  for (int i = 0; i < FILL; i++)
+    if (i != 200) cancel_placed(&held[i]);
+  counts_become(s, 2, 0);
+  mli_release(s);
+}
+
+/* Higher limits let those that wait begin with the next request. With lower ones the lanes
+** that are too many are closed with their last request. */
+static void test_changing_lanes(void) {
+  mli_http_session *s = fill_lanes();
+  mli_http_session_limit(s, &(mli_http_limits){ .per_host = FILL + 4, .connections = 1000 });
+  mli_http *more = run(request_of(s, "/hello"));
+  CHECK_EQ(more->op.status, ML_OK);
+  mli_release(&more->op);
+  for (int i = 0; i < LINE; i++) end_placed(&line[i], ML_OK);
+  CHECK_EQ(mli_http_session_counts(s).made, FILL + 4);
+  mli_http_session_limit(s, &(mli_http_limits){ .per_host = 1 });
+  begin_placed(&line[0], s, "/hello");
+  for (int i = 0; i < FILL; i++) cancel_placed(&held[i]);
+  end_placed(&line[0], ML_OK);
+  for (int i = 0; i < 1000 && mli_http_session_counts(s).connections > 2; i++) usleep(5000);
+  CHECK(mli_http_session_counts(s).connections <= 2); /* those of the first lane */
+  mli_release(s);
+}
+
+/* A session that is closed ends those that wait, too. */
+static void test_closing_lanes(void) {
+  mli_http_session *s = fill_lanes();
+  CHECK(mli_http_session_close(s));
+  for (int i = 0; i < FILL; i++) end_placed(&held[i], ML_CLOSED);
+  for (int i = 0; i < LINE; i++) end_placed(&line[i], ML_CLOSED);
+  counts_become(s, 0, 0);
+  mli_release(s);
+}
+
+static void test_lanes(void) {
+  int files = check_open_files(), open = atomic_load(&shared->open);
+  open_loop();
+  test_waiting_for_lanes();
+  test_changing_lanes();
+  test_closing_lanes();
+  close_loop();
+  CHECK(connections_fall_to(open));
+  CHECK_EQ(check_open_files(), files);
+}
+
 static void test_parts(void) {
   char out[32];
   CHECK(strcmp(mli_http_masked("http://u:p@h/x?y#z", out, sizeof out), "http://h/x") == 0);
@@ -776,6 +908,7 @@ int main(void) {
   test_loop_end();
   test_session_ends();
   test_session_limits();
+  test_lanes();
   kill(child, SIGKILL);
   waitpid(child, NULL, 0);
   CHECK_EQ(atomic_load(&pipe_changes), 0);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include "lanes.h"
 
 /* FNV-1a. */
 static uint32_t hash_of(const char *text) {
@@ -55,6 +56,7 @@ mli_http_address *mli_http_address_get(mli_http_addresses *cache, const char *te
     return NULL;
   }
   memcpy(a->text, text, size);
+  a->site = NULL;
   a->hash = hash;
   a->refs = 2;
   if (*slot) mli_http_address_release(*slot);
@@ -64,6 +66,7 @@ mli_http_address *mli_http_address_get(mli_http_addresses *cache, const char *te
 
 void mli_http_address_release(mli_http_address *address) {
   if (--address->refs) return;
+  mli_http_site_release(address->site);
   curl_url_cleanup(address->url);
   free(address);
 }

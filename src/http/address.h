@@ -13,7 +13,8 @@
 
 typedef struct mli_http_address {
   CURLU *url;
-  unsigned refs; /* requests in flight, and the cache */
+  struct mli_http_site *site; /* of lanes.h, or NULL */
+  unsigned refs;              /* requests that have begun, and the cache */
   uint32_t hash;
   bool tls;
   char text[];

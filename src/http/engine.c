@@ -11,30 +11,10 @@
 #include "quiet.h"
 #include "trust.h"
 
-/* Connections to one host at a time. The dear part of TLS is the handshake, and
-** HTTP/2 needs but one; plain HTTP/1.1 needs one for each request at a time, and
-** those that wait for one cost libcurl more than the connection does. */
-static const long host_connections[MLI_HTTP_LANES] = {
-  [MLI_HTTP_PLAIN] = 1000,
-  [MLI_HTTP_TLS] = 8,
-};
-
-/* Connections that a lane keeps for later: by itself libcurl would drop them as
-** concurrency falls, and dial again as it rises. The most that it has at a time
-** leave descriptors for the rest of the process. */
-#define HOST_STREAMS 100L
-#define KEPT_CONNECTIONS 1024
 #define KEPT_HANDLES 1024
 
 #define LOOP_ENDED "the loop has ended"
 #define SESSION_CLOSED "the session was closed"
-
-static long share_of_descriptors(long parts, long most) {
-  struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return most;
-  long part = (long)(limit.rlim_cur / (rlim_t)parts);
-  return part < 8 ? 8 : part < most ? part : most;
-}
 
 /* ---- what libcurl can do ---- */
 
@@ -109,25 +89,13 @@ static mli_http_easy *take_easy(mli_http_engine *e, const mli_http *h) {
   return NULL;
 }
 
-static mli_http_lane *lane_of(const mli_http *h) {
-  return &h->easy->engine->lanes[h->address->tls ? MLI_HTTP_TLS : MLI_HTTP_PLAIN];
-}
-
-/* Takes the request out of flight, before it ends. */
-static void detach(mli_http *h) {
+/* Takes the handle from its request, for the next. */
+static void put_easy(mli_http_engine *e, mli_http *h) {
   mli_http_easy *easy = h->easy;
-  mli_http_engine *e = easy->engine;
-  mli_loop_timer_stop(e->loop, &h->timer);
-  atomic_fetch_sub_explicit(&e->session->active, 1, memory_order_relaxed);
-  if (!h->connected) atomic_fetch_sub_explicit(&e->session->queued, 1, memory_order_relaxed);
   mli_http_unwatch_stall(easy);
   mli_http_end_debug(easy);
-  *h->link = h->next;
-  if (h->next) h->next->link = h->link;
-  mli_http_address_release(h->address);
-  h->address = NULL;
-  h->easy = NULL;
   easy->request = NULL;
+  h->easy = NULL;
   if (!mli_http_reusable(h) || e->idle_count >= KEPT_HANDLES) {
     free_easy(easy);
     return;
@@ -135,6 +103,67 @@ static void detach(mli_http *h) {
   easy->next = e->idle;
   e->idle = easy;
   e->idle_count++;
+}
+
+/* Takes the request out of flight, or from where it waits, before it ends. */
+static void detach(mli_http *h) {
+  mli_http_engine *e = h->engine;
+  mli_loop_timer_stop(e->loop, &h->timer);
+  atomic_fetch_sub_explicit(&e->session->active, 1, memory_order_relaxed);
+  if (!h->connected) atomic_fetch_sub_explicit(&e->session->queued, 1, memory_order_relaxed);
+  if (h->lane) {
+    *h->link = h->next;
+    if (h->next) h->next->link = h->link;
+    mli_http_lane_leave(h);
+  } else {
+    mli_http_lanes_forget(e, h);
+  }
+  if (h->easy) put_easy(e, h);
+  mli_http_address_release(h->address);
+  h->address = NULL;
+  h->site = NULL;
+}
+
+/* Ends a request that libcurl has not got. */
+static void fail_early(mli_http *h, CURLcode code) {
+  bool tls = h->address->tls;
+  h->took = (double)(mli_time() - h->started) / 1e9;
+  detach(h);
+  mli_http_fail(h, code, NULL, 0, tls);
+  mli_release(&h->op);
+}
+
+/* Begins the transfer. */
+static void launch(mli_http *h, mli_http_lane *lane) {
+  mli_http_engine *e = h->engine;
+  CURLcode code = CURLE_OUT_OF_MEMORY;
+  h->easy = take_easy(e, h);
+  h->next = e->active;
+  h->link = &e->active;
+  if (h->next) h->next->link = &h->next;
+  e->active = h;
+  mli_http_lane_join(lane, h);
+  if (h->easy) {
+    h->easy->request = h;
+    code = mli_http_prepare(h->easy);
+  }
+  if (code == CURLE_OK && curl_multi_add_handle(lane->multi, h->easy->curl) != CURLM_OK)
+    code = CURLE_OUT_OF_MEMORY;
+  if (code == CURLE_OK) {
+    mli_http_watch_stall(h->easy);
+    return;
+  }
+  if (h->easy) h->easy->plain = false;
+  fail_early(h, code);
+}
+
+/* Those that waited, and have room now, begin. */
+static void serve(mli_http_engine *e) {
+  mli_http_lane *lane;
+  if (mli_likely(!e->lanes.hungry) || e->held) return;
+  e->held = true;
+  for (mli_http *h; (h = mli_http_lanes_next(e, &lane));) launch(h, lane);
+  e->held = false;
 }
 
 void mli_http_finish(mli_http_easy *easy, CURLcode code) {
@@ -147,15 +176,16 @@ void mli_http_finish(mli_http_easy *easy, CURLcode code) {
   if (code == CURLE_OK && (!h->head_done || (h->leads_on && h->status < 200)))
     code = CURLE_PARTIAL_FILE;
   if (mli_unlikely(mli_observing()))
-    mli_http_observe(easy, code == CURLE_OK ? NULL : curl_easy_strerror(code));
+    mli_http_observe(h, code == CURLE_OK ? NULL : curl_easy_strerror(code));
   if (code != CURLE_OK) {
     mli_http_collect_progress(easy);
     curl_easy_getinfo(easy->curl, CURLINFO_OS_ERRNO, &os_errno);
     detail = mli_http_text(h, easy->error, strlen(easy->error));
   }
-  curl_multi_remove_handle(lane_of(h)->multi, easy->curl);
+  curl_multi_remove_handle(h->lane->multi, easy->curl);
   bool tls = h->address->tls;
   detach(h);
+  serve(h->engine);
   if (code == CURLE_OK)
     mli_op_end(&h->op, ML_OK, NULL, NULL);
   else
@@ -166,7 +196,14 @@ void mli_http_finish(mli_http_easy *easy, CURLcode code) {
 /* The time for the whole request is kept here: libcurl's own clock does not run
 ** while a transfer waits for a connection. */
 static void on_deadline(mli_timer *timer) {
-  mli_http_finish(mli_container(timer, mli_http, timer)->easy, CURLE_OPERATION_TIMEDOUT);
+  mli_http *h = mli_container(timer, mli_http, timer);
+  if (h->lane) {
+    mli_http_finish(h->easy, CURLE_OPERATION_TIMEDOUT);
+    return;
+  }
+  if (mli_unlikely(mli_observing()))
+    mli_http_observe(h, curl_easy_strerror(CURLE_OPERATION_TIMEDOUT));
+  fail_early(h, CURLE_OPERATION_TIMEDOUT);
 }
 
 static void drain(mli_http_lane *lane) {
@@ -188,7 +225,7 @@ void mli_http_act(mli_http_lane *lane, curl_socket_t fd, int events) {
 
 void mli_http_unpause(mli_http *h, int pauses) {
   if (!h->easy) return;
-  mli_http_lane *lane = lane_of(h);
+  mli_http_lane *lane = h->lane;
   bool reads = !(pauses & CURLPAUSE_RECV);
   mli_http_socket *held = reads ? mli_http_release_socket(h->easy) : NULL;
   curl_easy_pause(h->easy->curl, pauses);
@@ -198,75 +235,31 @@ void mli_http_unpause(mli_http *h, int pauses) {
 
 /* ---- the engine ---- */
 
-static void on_timer(mli_timer *timer) {
-  mli_http_act(mli_container(timer, mli_http_lane, timer), CURL_SOCKET_TIMEOUT, 0);
-}
-
-/* Also called while a handle is added, with 0: the loop then calls libcurl once
-** for all that were added in this turn. */
-static int on_timeout(CURLM *multi, long ms, void *user) {
-  mli_http_lane *lane = user;
-  mli_loop *loop = lane->engine->loop;
-  (void)multi;
-  if (ms < 0)
-    mli_loop_timer_stop(loop, &lane->timer);
-  else
-    mli_loop_timer_start(loop, &lane->timer,
-                         ms == 0 ? 0 : mli_now() + (uint64_t)ms * MLI_MILLISECOND);
-  return 0;
-}
-
-static bool open_lane(mli_http_engine *e, unsigned i) {
-  mli_http_lane *lane = &e->lanes[i];
-  lane->engine = e;
-  lane->timer.fire = on_timer;
-  CURLM *m = lane->multi = mli_http_multi_new();
-  return m && !curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, mli_http_on_socket) &&
-         !curl_multi_setopt(m, CURLMOPT_SOCKETDATA, lane) &&
-         !curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, on_timeout) &&
-         !curl_multi_setopt(m, CURLMOPT_TIMERDATA, lane) &&
-         !curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, share_of_descriptors(4, KEPT_CONNECTIONS)) &&
-         !curl_multi_setopt(m, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
-}
-
-/* Goes by the session's limits as they are now. libcurl refuses none of these values. */
-static void apply_limits(mli_http_engine *e, unsigned version) {
-  mli_http_limits l = mli_http_session_limits(e->session);
-  long total = l.connections ? l.connections : share_of_descriptors(2, INT_MAX);
-  for (unsigned i = 0; i < MLI_HTTP_LANES; i++) {
-    CURLM *m = e->lanes[i].multi;
-    curl_multi_setopt(m, CURLMOPT_MAX_TOTAL_CONNECTIONS, total);
-    curl_multi_setopt(m, CURLMOPT_MAX_HOST_CONNECTIONS,
-                      l.per_host ? l.per_host : host_connections[i]);
-    curl_multi_setopt(m, CURLMOPT_MAX_CONCURRENT_STREAMS,
-                      l.host_streams ? l.host_streams : HOST_STREAMS);
-  }
-  e->limits_version = version;
-}
-
 /* What it holds besides polls, which are gone or were never there. */
 void mli_http_engine_free(mli_http_engine *e) {
   free(e->sockets);
   free(e);
 }
 
-/* Closes all of libcurl's: no request is in flight. */
+/* Closes all of libcurl's: no request is in flight, and none waits. */
 static void close_curl(mli_http_engine *e) {
   for (mli_http_easy *easy; (easy = e->idle);) {
     e->idle = easy->next;
     free_easy(easy);
   }
-  for (unsigned i = 0; i < MLI_HTTP_LANES; i++) {
-    if (e->lanes[i].multi) curl_multi_cleanup(e->lanes[i].multi);
-    mli_loop_timer_stop(e->loop, &e->lanes[i].timer);
-  }
+  mli_http_lanes_close(e);
   mli_http_addresses_clear(&e->addresses);
 }
 
+static mli_http *any_request(mli_http_engine *e) {
+  return e->active ? e->active : e->lanes.hungry ? e->lanes.hungry->first : NULL;
+}
+
 static void end_engine(mli_http_engine *e, const char *why) {
-  for (mli_http *h; (h = e->active);) {
-    if (mli_unlikely(mli_observing())) mli_http_observe(h->easy, "closed");
-    curl_multi_remove_handle(lane_of(h)->multi, h->easy->curl);
+  e->held = true;
+  for (mli_http *h; (h = any_request(e));) {
+    if (mli_unlikely(mli_observing())) mli_http_observe(h, "closed");
+    if (h->lane) curl_multi_remove_handle(h->lane->multi, h->easy->curl);
     detach(h);
     mli_http_refuse(h, ML_CLOSED, "closed", why);
     mli_release(&h->op);
@@ -295,7 +288,7 @@ static mli_http_engine *engine_new(mli_loop *loop, mli_http_session *session) {
   e->service.key = session;
   e->service.close = on_loop_end;
   e->end.run = on_session_end;
-  if (open_lane(e, MLI_HTTP_PLAIN) && open_lane(e, MLI_HTTP_TLS)) return e;
+  if (mli_http_lanes_open(e)) return e;
   close_curl(e);
   mli_http_engine_free(e);
   return NULL;
@@ -319,7 +312,11 @@ static mli_http_engine *engine_of(mli_loop *loop, mli_http_session *session) {
     mli_loop_add_service(loop, &e->service);
   }
   unsigned version = atomic_load_explicit(&session->version, memory_order_acquire);
-  if (!known || e->limits_version != version) apply_limits(e, version);
+  if (!known || e->limits_version != version) {
+    mli_http_limits limits = mli_http_session_limits(session);
+    mli_http_lanes_limit(e, &limits);
+    e->limits_version = version;
+  }
   return e;
 }
 
@@ -348,47 +345,34 @@ static void op_start(mli_op *op) {
     mli_http_refuse(h, ML_SYSTEM, "url", why);
     return;
   }
-  mli_http_easy *easy = address ? take_easy(e, h) : NULL;
-  if (!easy) {
-    if (address) mli_http_address_release(address);
+  if (!address) {
     mli_http_refuse(h, ML_MEMORY, "memory", "out of memory");
     return;
   }
   mli_object_retain(&op->object); /* N2 */
+  h->engine = e;
   h->address = address;
-  h->easy = easy;
-  easy->request = h;
-  h->next = e->active;
-  h->link = &e->active;
   h->started = mli_time();
   h->timer.fire = on_deadline;
-  if (h->next) h->next->link = &h->next;
-  e->active = h;
   atomic_fetch_add_explicit(&session->requests, 1, memory_order_relaxed);
   atomic_fetch_add_explicit(&session->active, 1, memory_order_relaxed);
   atomic_fetch_add_explicit(&session->queued, 1, memory_order_relaxed);
-  CURLcode code = mli_http_prepare(easy);
   if (h->timeout != MLI_HTTP_NO_TIMEOUT)
     mli_loop_deadline_start(e->loop, &h->timer,
                             h->started + (uint64_t)h->timeout * MLI_MILLISECOND);
-  if (code == CURLE_OK && curl_multi_add_handle(lane_of(h)->multi, easy->curl) != CURLM_OK)
-    code = CURLE_OUT_OF_MEMORY;
-  if (code == CURLE_OK) {
-    mli_http_watch_stall(easy);
-    return;
-  }
-  easy->plain = false;
-  bool tls = address->tls;
-  detach(h);
-  mli_http_fail(h, code, NULL, 0, tls);
-  mli_release(op);
+  mli_http_lane *lane = mli_http_lanes_enter(e, h);
+  if (lane)
+    launch(h, lane);
+  else
+    serve(e); /* the limits may be higher by now */
 }
 
 static void op_abort(mli_op *op) {
   mli_http *h = mli_container(op, mli_http, op);
-  if (mli_unlikely(mli_observing())) mli_http_observe(h->easy, "cancelled");
-  curl_multi_remove_handle(lane_of(h)->multi, h->easy->curl);
+  if (mli_unlikely(mli_observing())) mli_http_observe(h, "cancelled");
+  if (h->lane) curl_multi_remove_handle(h->lane->multi, h->easy->curl);
   detach(h);
+  serve(h->engine);
   mli_op_end(op, ML_CANCELLED, NULL, NULL);
   mli_release(op);
 }

@@ -3,11 +3,12 @@
 ** first request of the session there and closed with either; everything of it, and
 ** of libcurl's handles, belongs to the loop's thread. Internal to src/http.
 **
-**   start --> in flight --[libcurl is done, abort, the engine's end]--> ended
+**   start --> waiting --> in flight --[libcurl is done, abort, the engine's end]--> ended
 **
 ** N1  libcurl is called from start, abort, a poll or a timer: never from one of
 **     its own callbacks, which only copy bytes and note what is wanted.
-** N2  A request in flight holds a reference to itself, and has its easy handle.
+** N2  A request that has begun holds a reference to itself; in flight it has its easy handle
+**     and its lane. Few have to wait: see lanes.h.
 ** N3  What libcurl reported done is drained after every call that can make it so.
 */
 #ifndef MLI_HTTP_ENGINE_H
@@ -16,6 +17,7 @@
 #include <curl/curl.h>
 #include "address.h"
 #include "core/trace.h"
+#include "lanes.h"
 #include "request.h"
 #include "session.h"
 
@@ -34,17 +36,6 @@ typedef struct mli_http_easy {
   char error[CURL_ERROR_SIZE];
 } mli_http_easy;
 
-/* Plain HTTP and TLS have a multi handle each, because libcurl's bound on the
-** connections to a host holds for a whole multi handle, and they want different
-** ones: TLS has HTTP/2, and its handshakes are dear. */
-typedef struct mli_http_lane {
-  CURLM *multi;
-  mli_timer timer;
-  mli_http_engine *engine;
-} mli_http_lane;
-
-enum { MLI_HTTP_PLAIN, MLI_HTTP_TLS, MLI_HTTP_LANES };
-
 struct mli_http_engine {
   mli_service service; /* its key is the session */
   mli_loop *loop;
@@ -53,8 +44,9 @@ struct mli_http_engine {
   mli_node end; /* the session's message */
   bool asked;   /* ... was sent */
   unsigned limits_version;
-  mli_http_lane lanes[MLI_HTTP_LANES];
-  mli_http *active;
+  bool held; /* nobody who waits begins now */
+  mli_http_lanes lanes;
+  mli_http *active; /* in flight */
   mli_http_easy *idle;
   unsigned idle_count;
   mli_http_addresses addresses;
@@ -142,9 +134,9 @@ void mli_http_end_debug(mli_http_easy *easy);
 /* ---- observe.c ---- */
 
 /* Somebody looks (mli_observing): the request got a connection; it ends, while its handle still
-** has its times. `failure` is what ended it, or NULL. */
+** has its times, if it got one. `failure` is what ended it, or NULL. */
 void mli_http_observe_connection(bool reused);
-void mli_http_observe(mli_http_easy *easy, const char *failure);
+void mli_http_observe(mli_http *h, const char *failure);
 
 /* ---- failure.c ---- */
 

@@ -62,8 +62,7 @@ static void tell_phases(CURL *curl, uint64_t lane, uint64_t started, uint64_t no
   phase(lane, last_phase(resolved, connected, ready, answered), &at, now);
 }
 
-static void tell(mli_http_easy *easy, const char *failure) {
-  mli_http *h = easy->request;
+static void tell(mli_http *h, const char *failure) {
   char url[160], name[sizeof url + 32];
   snprintf(name, sizeof name, "%.16s %s", h->method, mli_http_masked(h->url, url, sizeof url));
   uint64_t now = mli_now(), started = now - (mli_time() - h->started); /* see core/clock.h */
@@ -72,15 +71,19 @@ static void tell(mli_http_easy *easy, const char *failure) {
     .shape = MLI_TRACE_BEGIN, .topic = MLI_TRACE_HTTP, .at = started, .lane = mli_trace_new_lane()
   };
   mli_trace_add(&event, name, NULL);
-  tell_phases(easy->curl, event.lane, started, now, !failure);
-  curl_easy_getinfo(easy->curl, CURLINFO_RESPONSE_CODE, &status);
+  if (h->easy) {
+    tell_phases(h->easy->curl, event.lane, started, now, !failure);
+    curl_easy_getinfo(h->easy->curl, CURLINFO_RESPONSE_CODE, &status);
+  } else {
+    phase(event.lane, "queued", &started, now);
+  }
   event.shape = MLI_TRACE_END;
   event.at = now;
   event.number = status > 0 ? (uint32_t)status : 0;
   mli_trace_add(&event, name, failure);
 }
 
-void mli_http_observe(mli_http_easy *easy, const char *failure) {
+void mli_http_observe(mli_http *h, const char *failure) {
   if (mli_observing() & MLI_OBSERVE_STATS) mli_stats_count(&mli_stats_all.requests);
-  if (mli_tracing()) tell(easy, failure);
+  if (mli_tracing()) tell(h, failure);
 }

@@ -76,8 +76,11 @@ struct mli_http {
   double took; /* seconds until the end */
 
   /* The engine's [L]. */
-  mli_http *next, **link; /* in flight */
-  struct mli_http_easy *easy;
+  mli_http *next, **link; /* in flight, or waiting */
+  struct mli_http_engine *engine;
+  struct mli_http_lane *lane; /* NULL: waiting */
+  struct mli_http_easy *easy; /* likewise */
+  struct mli_http_site *site; /* the address's, or NULL */
   struct mli_http_address *address;
   mli_object *upgraded; /* the WebSocket that it opens, until it is taken; or NULL */
   uint64_t started;     /* as programs see time: clock.h */
