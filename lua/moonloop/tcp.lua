@@ -7,6 +7,7 @@
 ---   print(sock:read_line())
 
 local ml = require "moonloop"
+local check = require "moonloop.check"
 local core = require "moonloop.tcp.core"
 local main = require "moonloop.core"
 
@@ -22,17 +23,17 @@ local listen_options = {
 }
 local read_until_options = { max = "integer", timeout = "number", keep = "boolean" }
 
--- Raises, at the given level, for an option that is unknown or has the wrong type.
-local function check(name, options, known, level)
+-- Raises for an option that is unknown or has the wrong type.
+local function check_options(name, options, known)
   if type(options) ~= "table" then
-    error(("%s: options must be a table, got %s"):format(name, type(options)), level)
+    check.misuse("%s: options must be a table, got %s", name, type(options))
   end
   for key, value in pairs(options) do
     local wanted, got = known[key], type(value)
-    if not wanted then error(("%s: unknown option '%s'"):format(name, tostring(key)), level) end
+    if not wanted then check.misuse("%s: unknown option '%s'", name, tostring(key)) end
     if wanted == "integer" and got == "number" and math.tointeger(value) then got = wanted end
     if got ~= wanted then
-      error(("%s: '%s' must be of type %s, got %s"):format(name, key, wanted, got), level)
+      check.misuse("%s: '%s' must be of type %s, got %s", name, key, wanted, got)
     end
   end
 end
@@ -51,20 +52,20 @@ local function endpoint(name, known, host, port, options)
     end
   end
   if host ~= nil and type(at) == "table" then at.host, at.port = host, port end
-  check(name, at, known, 4)
+  check_options(name, at, known)
   if at.unix and (at.host or at.port) then
-    error(name .. ": 'unix' excludes 'host' and 'port'", 3)
+    check.misuse("%s: 'unix' excludes 'host' and 'port'", name)
   end
-  if at.unix == "" then error(name .. ": 'unix' is empty", 3) end
+  if at.unix == "" then check.misuse("%s: 'unix' is empty", name) end
   if at.host and at.host:find("\0", 1, true) then
-    error(name .. ": 'host' contains a zero byte", 3)
+    check.misuse("%s: 'host' contains a zero byte", name)
   end
   if at.port and (at.port < 0 or at.port > 65535) then
-    error(("%s: 'port' must be 0 to 65535, got %d"):format(name, at.port), 3)
+    check.misuse("%s: 'port' must be 0 to 65535, got %d", name, at.port)
   end
   for _, key in ipairs { "keepalive", "backlog" } do
     if at[key] and (at[key] < 1 or at[key] > 32767) then
-      error(("%s: '%s' must be 1 to 32767, got %d"):format(name, key, at[key]), 3)
+      check.misuse("%s: '%s' must be 1 to 32767, got %d", name, key, at[key])
     end
   end
   if at.nodelay == nil then at.nodelay = true end
@@ -79,7 +80,9 @@ end
 ---@return table? err `ECONNREFUSED`, `EAI_NONAME`, `timeout` ...
 function tcp.connect(host, port, options)
   local at = endpoint("connect", connect_options, host, port, options)
-  if not at.unix and not (at.host and at.port) then error("connect: host and port expected", 2) end
+  if not at.unix and not (at.host and at.port) then
+    check.misuse "connect: host and port expected"
+  end
   return core.connect(at.host, at.port, at.unix, at.nodelay, at.keepalive, at.timeout)
 end
 
@@ -106,10 +109,10 @@ local read_until = core.socket.read_until
 function core.socket:read_until(mark, options)
   options = options or {}
   if type(mark) ~= "string" or mark == "" then
-    error("read_until: a mark of one byte or more expected", 2)
+    check.misuse "read_until: a mark of one byte or more expected"
   end
-  check("read_until", options, read_until_options, 3)
-  if options.max and options.max < 1 then error("read_until: 'max' must be positive", 2) end
+  check_options("read_until", options, read_until_options)
+  if options.max and options.max < 1 then check.misuse "read_until: 'max' must be positive" end
   return read_until(self, mark, options.max, options.keep, options.timeout)
 end
 
@@ -159,13 +162,13 @@ local serve_options = { executor = "userdata", limit = "integer" }
 function core.server:serve(handler, options)
   options = options or {}
   if type(handler) ~= "function" then
-    error(("serve: function expected, got %s"):format(type(handler)), 2)
+    check.misuse("serve: function expected, got %s", type(handler))
   end
-  check("serve", options, serve_options, 3)
+  check_options("serve", options, serve_options)
   local executor, limit = options.executor, options.limit
-  if limit and limit < 1 then error("serve: 'limit' must be positive", 2) end
+  if limit and limit < 1 then check.misuse "serve: 'limit' must be positive" end
   if executor and not (main.is_executor(executor) and main.executor_kind(executor) == "async") then
-    error("serve: 'executor' must be an AsyncExecutor", 2)
+    check.misuse "serve: 'executor' must be an AsyncExecutor"
   end
   local slots = limit and ml.Semaphore(limit)
   local serving <close> = setmetatable({ futures = {}, count = 0, idle = ml.Event() }, Serving)
