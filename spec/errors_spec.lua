@@ -324,6 +324,20 @@ describe("an error nobody asked for", function()
     end)
   end)
 
+  it("of a promise is reported as well, unless it was abandoned", function()
+    do
+      ml.promise():set_error "failed by hand"
+      local dropped, asked = ml.promise().future, ml.promise()
+      asked:set_error "asked for"
+      assert.equal("asked for", asked.future:exception())
+      h.eventually(function() h.collect() return dropped:done() end)
+    end
+    h.eventually(function() h.collect() return log:count() > 0 end)
+    assert.equal("failed by hand", (log:entry(1)))
+    settle()
+    assert.equal(1, log:count())
+  end)
+
   it("of a job that could not be loaded is reported once", function()
     do
       local future = ex:submit "spec.support.absent:f"

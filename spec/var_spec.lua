@@ -224,6 +224,15 @@ describe("var", function()
     end)
   end)
 
+  it("is the same one when it comes back", function()
+    local back = ml.run_async(function(w) return w end, v):result(h.TIMEOUT)
+    assert.is_true(back == v)
+    assert.is_false(ml.var() == v)
+    assert.is_false(v == {})
+    v:set "by one"
+    assert.equal("by one", back:get())
+  end)
+
   it("refuses misuse, with the caller's line", function()
     h.misuse("get: variable expected, got nil", function() v.get() end)
     h.misuse("set: variable expected, got number", function() v.set(1) end)

@@ -14,6 +14,9 @@ local function var(default)
   return setmetatable({ id = core.new_id(), default = default, made_at = core.here() }, Var)
 end
 
+--- Handles of one variable are equal, wherever they have been.
+function Var.__eq(a, b) return getmetatable(b) == Var and rawequal(a.id, b.id) end
+
 local function check_self(what, self)
   if getmetatable(self) == Var then return end
   check.misuse("%s: variable expected, got %s", what, type(self))

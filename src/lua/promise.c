@@ -20,8 +20,10 @@ typedef struct promise {
 
 static void promise_destroy(mli_object *object) {
   promise *p = mli_container(object, promise, object);
-  mli_future_observe(p->future); /* who waits sees it; for nobody it is no error */
-  mli_future_fail(p->future, ML_ABANDONED);
+  if (!mli_future_settled(p->future)) {
+    mli_future_observe(p->future); /* who waits sees it; for nobody it is no error */
+    mli_future_fail(p->future, ML_ABANDONED);
+  }
   mli_release(p->future);
   free(p);
 }
