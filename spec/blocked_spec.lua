@@ -350,7 +350,7 @@ describe("the end of a program", function()
   it("past its grace as a state closes, it is named on stderr though it only waits", function()
     local err, code = h.run_script([[
       local ml = require "moonloop"
-      local ex = ml.AsyncExecutor{ name = "stubborn", loops = 2 }
+      local ex = ml.AsyncExecutor{ name = "stubborn" }
       local started = ml.promise()
       local function shielded(p)
         p:set_result()
