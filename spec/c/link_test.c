@@ -55,6 +55,32 @@ static void test_sizes(void) {
   close_pair(&a, &b);
 }
 
+/* Held packets go out at the flush, in order; a long one's region comes with them. */
+static void test_held(void) {
+  static const size_t sizes[] = { 10, 0, 3000, 60000 };
+  enum { COUNT = sizeof sizes / sizeof *sizes };
+  mli_link a, b;
+  mli_packet got;
+  open_pair(&a, &b);
+  mli_link_hold(&a);
+  for (unsigned i = 0; i < COUNT; i++) {
+    unsigned char *bytes = pattern(sizes[i], i);
+    CHECK_EQ(mli_link_send(&a, 7, i, &(struct iovec){ bytes, sizes[i] }, 1), ML_OK);
+    free(bytes);
+  }
+  CHECK_EQ(mli_link_receive(&b, &got), ML_BUSY);
+  CHECK_EQ(mli_link_flush(&a), ML_OK);
+  for (unsigned i = 0; i < COUNT; i++) {
+    unsigned char *bytes = pattern(sizes[i], i);
+    CHECK_EQ(mli_link_receive(&b, &got), ML_OK);
+    CHECK(got.id == i && got.size == sizes[i] && memcmp(got.bytes, bytes, sizes[i]) == 0);
+    free(bytes);
+  }
+  CHECK_EQ(mli_link_receive(&b, &got), ML_BUSY);
+  pass(&a, &b, 100, COUNT); /* which is not held */
+  close_pair(&a, &b);
+}
+
 /* Many packets before any is read: they come in order, also where the socket is full. */
 static void test_many(void) {
   mli_link a, b;
@@ -132,6 +158,7 @@ static void test_nonsense(void) {
 
 int main(void) {
   test_sizes();
+  test_held();
   test_many();
   test_gone();
   test_nonsense();

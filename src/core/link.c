@@ -86,7 +86,10 @@ static ssize_t send_some(mli_link *link, struct iovec *parts, size_t count) {
   return n;
 }
 
+void mli_link_hold(mli_link *link) { link->holds = true; }
+
 ml_status mli_link_flush(mli_link *link) {
+  link->holds = false;
   while (link->sent < link->out.size) {
     struct iovec rest = { link->out.data + link->sent, link->out.size - link->sent };
     ssize_t n = send_some(link, &rest, 1);
@@ -102,7 +105,7 @@ ml_status mli_link_flush(mli_link *link) {
 static ml_status send_parts(mli_link *link, struct iovec *parts, int count) {
   size_t left = 0;
   for (int i = 0; i < count; i++) left += parts[i].iov_len;
-  while (left > 0 && link->out.size == 0) {
+  while (left > 0 && link->out.size == 0 && !link->holds) {
     ssize_t n = send_some(link, parts, (size_t)count);
     if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return ML_CLOSED;
     if (n < 0) break;

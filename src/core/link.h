@@ -41,6 +41,7 @@ typedef struct mli_link {
   int fd_out, fd_in;       /* a region's, still to be sent; that came; -1: none */
   mli_region ours, theirs; /* written by us; by them */
   bool once;               /* `theirs` is unmapped with the next receive: it is large */
+  bool holds;              /* nothing is sent before a flush */
 } mli_link;
 
 /* Takes over the socket. */
@@ -51,6 +52,8 @@ void mli_link_fini(mli_link *link);
 ** see mli_link_flush. ML_CLOSED: the other side is gone, or cannot be spoken to any more. */
 ml_status mli_link_send(mli_link *link, uint32_t type, uint64_t id, const struct iovec *parts,
                         int count);
+/* From here on packets are kept, to be sent at once by mli_link_flush. */
+void mli_link_hold(mli_link *link);
 /* Sends what was kept. ML_OK: all of it. ML_BUSY: the socket would block. ML_CLOSED. */
 ml_status mli_link_flush(mli_link *link);
 

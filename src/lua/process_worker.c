@@ -115,8 +115,9 @@ static void follow_trace(const child *c) {
   if (c->lane == 0 && mli_tracing()) mli_trace_stop();
 }
 
-/* Sends what happened here since the last time. */
-static bool send_trace(child *c) {
+/* Has what happened here since the last time go out with the next packet. */
+static bool add_trace(child *c) {
+  mli_link_hold(&c->link);
   for (begin_packet(c); mli_trace_pack(&c->out); begin_packet(c))
     if (!send_packet(c, MLI_TRACE, 0)) return false;
   return true;
@@ -129,7 +130,8 @@ static bool run(child *c, mli_task *task, uint32_t type, uint64_t id) {
   c->executor->class->run(c->worker, task);
   mli_future_observe(&task->future);
   if (began) mli_observe_far_run(task, c->lane, began);
-  bool sent = (!began || send_trace(c)) && send_outcome(c, type, id, &task->future);
+  bool sent = (!began || add_trace(c)) && send_outcome(c, type, id, &task->future) &&
+              mli_link_flush(&c->link) == ML_OK;
   mli_release(&task->future);
   return sent;
 }
