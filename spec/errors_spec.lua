@@ -374,8 +374,20 @@ describe("on_error", function()
     assert.is_nil(ml.on_error(nil))
   end)
 
+  it("may be any value that can be called", function()
+    local heard = h.gate()
+    local handler = setmetatable({ heard = heard },
+                                 { __call = function(self, err) self.heard:open(err) end })
+    ml.on_error(handler)
+    assert.equal(handler, ml.on_error(handler))
+    ml.promise():set_error "by hand"
+    h.collect()
+    assert.equal("by hand", heard:pass())
+  end)
+
   it("refuses what is no function", function()
     h.misuse("number", function() ml.on_error(1) end)
+    h.misuse("table", function() ml.on_error{} end)
   end)
 
   it("refuses a handler that cannot cross", function()

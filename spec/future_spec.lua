@@ -269,6 +269,15 @@ describe("a done-callback", function()
     assert.is_true(calls[1] == future)
   end)
 
+  it("may be any value that can be called", function()
+    local future, seen = ex:submit(function() end), nil
+    future:wait(h.TIMEOUT)
+    future:add_done_callback(setmetatable({}, { __call = function(_, f) seen = f end }))
+    h.eventually(function() ml.poll(0) return seen ~= nil end)
+    assert.equal(future, seen)
+    h.misuse("function expected, got table", function() future:add_done_callback{} end)
+  end)
+
   it("runs when its state polls", function()
     local future, called = ex:submit(function() end), false
     future:add_done_callback(function() called = true end)

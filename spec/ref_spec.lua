@@ -16,6 +16,17 @@ describe("ref", function()
     h.close(pool)
   end)
 
+  it("is of any value that can be called", function()
+    local sum = setmetatable({ n = 0 }, {
+      __call = function(self, n) self.n = self.n + n return self.n end,
+    })
+    local add = ml.ref(sum)
+    assert.equal(3, add(3))
+    assert.equal(5, ex:submit(function(f) return f(2) end, add):result(h.TIMEOUT))
+    assert.equal(5, sum.n)
+    h.misuse("function expected, got table", function() ml.ref{} end)
+  end)
+
   it("runs in its owner while that waits, and gives its values back", function()
     local calls = {}
     local progress = ml.ref(function(...)

@@ -190,11 +190,12 @@ local function executor_options(what, options, known)
   local init = pack()
   if options.init ~= nil then
     local kind = type(options.init)
-    local plain = kind == "function" or kind == "string" or kind == "thread"
-    if not plain and not jobs.is_job(options.init) then
+    local job = kind == "string" or kind == "thread" or jobs.is_job(options.init)
+    if not job and not core.is_callable(options.init) then
       misuse("%s: option 'init': job expected, got %s", what, kind)
     end
-    local f, _, _, args = jobs.open(options.init)
+    local f, _, timeout, args = jobs.open(options.init)
+    if timeout then f = jobs.limited(timeout, f) end
     init = pack(f, unpack(args, 1, args.n))
   end
   return options, check.count(what .. ": option 'max_pending'", options.max_pending, 0), init

@@ -71,8 +71,7 @@ function open(...)
     end
     return f, nil, nil, pack(select(2, ...))
   end
-  local meta = getmetatable(job)
-  if meta == Job then
+  if getmetatable(job) == Job then
     local own = job.args
     local all = table.move(own, 2, own.n, 1, { n = math.max(own.n - 1, 0) })
     for i = 2, select("#", ...) do
@@ -82,9 +81,7 @@ function open(...)
     local f, name, timeout, args = open(own[1], unpack(all, 1, all.n))
     return f, job.name or name, job.timeout or timeout, args
   end
-  if type(meta) == "table" and type(meta.__call) == "function" then
-    return call, nil, nil, pack(...)
-  end
+  if core.is_callable(job) then return call, nil, nil, pack(...) end
   misuse('job expected (a function, "module:function", a fresh coroutine or ml.job{...}), got %s',
     check.type_of(...))
 end

@@ -364,6 +364,16 @@ function suite.run(kind, env)
         end
       end)
 
+      it("may be whatever can be called, and has its time limit", function()
+        local callable = setmetatable({}, { __call = function() rawset(_G, "suite_called", 7) end })
+        local function called() return rawget(_G, "suite_called") end
+        local ex = make{ init = callable }
+        assert.equal(7, ex:submit(called):result(h.TIMEOUT))
+        ex = make{ init = ml.job{ function() ml.sleep(60) end, timeout = h.SHORT } }
+        assert.equal("timeout", ex:submit(same, 1):exception(h.TIMEOUT).code)
+        h.misuse("option 'init': job expected, got table", function() kind.make{ init = {} } end)
+      end)
+
       it("that fails, fails pending and later submits with its cause", function()
         local ex = make{ init = function() error "no database" end }
         local futures = { ex:submit(same, 1), ex:submit(same, 2) }

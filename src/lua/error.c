@@ -166,10 +166,21 @@ static int l_error_value(lua_State *L) {
 /* misuse(message): raises it at the line outside of moonloop that called. */
 static int l_misuse(lua_State *L) { return lml_misuse(L, "%s", luaL_checkstring(L, 1)); }
 
+static bool is_callable(lua_State *L, int index) {
+  if (lua_isfunction(L, index)) return true;
+  if (luaL_getmetafield(L, index, "__call") == LUA_TNIL) return false;
+  lua_pop(L, 1);
+  return true;
+}
+
+void lml_check_callable(lua_State *L, int arg) {
+  if (!is_callable(L, arg)) lml_typeerror(L, arg, "function");
+}
+
 /* is_callable(v): a function, or anything with a metamethod `__call`. */
 static int l_is_callable(lua_State *L) {
   luaL_checkany(L, 1);
-  lua_pushboolean(L, lua_isfunction(L, 1) || luaL_getmetafield(L, 1, "__call") != LUA_TNIL);
+  lua_pushboolean(L, is_callable(L, 1));
   return 1;
 }
 

@@ -313,7 +313,7 @@ static void callback_drop(lml_letter *letter) {
 static int f_add_done_callback(lua_State *L) {
   lml_state *S = lml_upstate(L);
   lml_future *u = lml_future_check(L, S, 1);
-  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lml_check_callable(L, 2);
   lua_pushvalue(L, 2);
   int function = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushvalue(L, 1);

@@ -31,7 +31,7 @@ void lml_handler_push(lua_State *L, lml_state *S, lml_handler *handler) {
 
 int lml_handler_set(lua_State *L, lml_handler *handler) {
   lml_state *S = lml_upstate(L);
-  if (!lua_isnoneornil(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (!lua_isnoneornil(L, 1)) lml_check_callable(L, 1);
   lua_settop(L, 1);
   lml_handler_push(L, S, handler); /* the one before, returned */
   mli_message *message = lua_isnil(L, 1) ? NULL : lml_encode(L, 1, 1, LML_ARGUMENTS);

@@ -52,6 +52,8 @@ int lml_typeerror(lua_State *L, int arg, const char *expected);
 const char *lml_show(lua_State *L, int arg);
 /* A whole number at `arg`, `least` or more; else misuse: "Semaphore: number of permits: ..." */
 uint64_t lml_check_whole(lua_State *L, int arg, lua_Integer least, const char *what);
+/* Raises unless the argument is a function or has a metamethod `__call`. */
+void lml_check_callable(lua_State *L, int arg);
 /* The optional timeout at `arg`, in seconds, as an absolute deadline: nil or
 ** none is MLI_FOREVER, 0 has passed. Raises for another type, NaN, negative. */
 uint64_t lml_check_deadline(lua_State *L, int arg);

@@ -156,7 +156,7 @@ static int r_call(lua_State *L) {
 
 static int l_ref(lua_State *L) {
   lml_state *S = lml_upstate(L);
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lml_check_callable(L, 1);
   lua_settop(L, 1);
   lml_handle *h = lml_handle_new(L, &ref_type);
   lua_pushvalue(L, 1);
