@@ -202,6 +202,13 @@ void mli_child_finish(mli_child *c) {
   mli_child_limit(c, c->pool->o.grace);
 }
 
+void mli_child_retire(mli_child *c) {
+  uint64_t most = c->pool->o.max_jobs;
+  if (!most || c->jobs < most || c->held > 0 || c->own.first) return;
+  mli_child_recall(c);
+  if (c->state == MLI_CHILD_IDLE) mli_child_finish(c);
+}
+
 static void on_deadline(mli_timer *timer) {
   mli_child *c = mli_container(timer, mli_child, deadline);
   if (c->state == MLI_CHILD_BUSY) {
@@ -257,8 +264,7 @@ static void on_result(mli_child *c, const mli_packet *packet) {
   if (c->state == MLI_CHILD_BUSY) {
     mli_loop_timer_stop(p->worker->loop, &c->deadline);
     c->state = MLI_CHILD_IDLE;
-    if (p->o.max_jobs && c->jobs >= p->o.max_jobs && c->held == 0 && !c->own.first)
-      mli_child_finish(c);
+    mli_child_retire(c);
   }
   mli_processes_pump(p); /* first: who waits for the outcome may have the next task ready */
   mli_processes_settle(p, task, v);

@@ -57,6 +57,8 @@ int mli_child_add(mli_processes *p);
 void mli_child_kill(mli_child *c, int number, mli_reason why);
 /* Asks it to end when it has done what it does. */
 void mli_child_finish(mli_child *c);
+/* The same for one that has done its share, if nobody holds it. */
+void mli_child_retire(mli_child *c);
 /* What it does now may take so long. */
 void mli_child_limit(mli_child *c, uint64_t ns);
 /* Its socket is watched for what comes, and for room where something is kept. */

@@ -42,9 +42,11 @@ static void leave_place(mli_seat *seat) {
 
 static void on_leave(mli_node *node, mli_loop *loop) {
   mli_seat *seat = mli_container(node, mli_seat, leave);
+  mli_child *c = seat->child;
   (void)loop;
   seat->left = true;
   leave_place(seat);
+  if (c) mli_child_retire(c);
   mli_release(seat);
 }
 
