@@ -38,14 +38,24 @@ static void push_function_name(lua_State *L, const lua_Debug *ar) {
   lua_replace(L, function);
 }
 
+/* Whether it is called as that metamethod: "gc", or "__gc" for some releases of Lua. */
+static bool is_metamethod(const lua_Debug *ar, const char *name) {
+  if (!ar->name || strcmp(ar->namewhat, "metamethod") != 0) return false;
+  return strcmp(ar->name, name) == 0 ||
+         (strncmp(ar->name, "__", 2) == 0 && strcmp(ar->name + 2, name) == 0);
+}
+
 /* Pushes the name of the function in L1's stack that a yield cannot pass. */
 static void push_culprit(lua_State *L, lml_state *S, lua_State *L1, int level) {
   lua_Debug ar;
   for (; lua_getstack(L1, level, &ar); level++) {
     lua_getinfo(L1, "Sn", &ar);
-    if (ar.name && strcmp(ar.namewhat, "metamethod") == 0 &&
-        (strcmp(ar.name, "__gc") == 0 || strcmp(ar.name, "gc") == 0)) {
+    if (is_metamethod(&ar, "gc")) {
       lua_pushliteral(L, "__gc");
+      return;
+    }
+    if (LUA_VERSION_RELEASE_NUM < 50403 && is_metamethod(&ar, "close")) {
+      lua_pushliteral(L, "__close, before Lua 5.4.3");
       return;
     }
     if (*ar.what != 'C') continue;

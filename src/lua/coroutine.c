@@ -160,8 +160,14 @@ static int wrap_error(lua_State *L, lml_state *S, int status, char *inner) {
 static int wrap_end(lua_State *L, lml_state *S, lua_State *co, int status, int count) {
   if (status != LUA_OK && status != LUA_YIELD) {
     char *inner = S->current ? inner_traceback(L, co) : NULL;
-    status = close_coroutine(S, co); /* which may replace the error */
+    if (lua_checkstack(co, 1)) lua_pushvalue(co, -1);
     lua_xmove(co, L, 1);
+    int closed = close_coroutine(S, co);
+    if (closed != LUA_OK) { /* with the error, which it may replace; before Lua 5.4.3 only then */
+      lua_pop(L, 1);
+      lua_xmove(co, L, 1);
+      status = closed;
+    }
     return wrap_error(L, S, status, inner);
   }
   int n = collect(L, co, status, count);
