@@ -195,6 +195,8 @@ describe("a session's cookies", function()
     for _, case in ipairs{
       { "name: string expected, got nil" }, { "value: string expected, got nil", "n" },
       { "name: no control characters, nor", "", "v" }, { "name: no control", "a\tb", "v" },
+      { "name: neither ';' nor '=' allowed", "a;b", "v" }, { "name: neither", "a=b", "v" },
+      { "value: no ';' allowed", "a", "v; b=w" },
       { "value: no control", "n", "a\nb" }, { "value: no control", "n", "a\0b" },
       { "domain: no control", "n", "v", { domain = "" } },
       { "option 'expires': integer", "n", "v", { expires = "soon" } },

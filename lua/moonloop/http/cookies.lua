@@ -93,6 +93,9 @@ function Cookies:set(name, value, options)
   check_text("domain", domain)
   check_text("name", name)
   check_text("value", value, true)
+  -- In a header these would end it, and begin another one.
+  if name:find "[;=]" then check.misuse "cookies:set: name: neither ';' nor '=' allowed" end
+  if value:find ";" then check.misuse "cookies:set: value: no ';' allowed" end
   local path = check_text("option 'path'", options.path or "/")
   local expires = options.expires or 0
   if math.type(expires) ~= "integer" or expires < 0 then
