@@ -34,11 +34,11 @@ local documents = {
 
 ml.run(function()
   local pool <close> = ml.ProcessExecutor {
-    name = "parser", workers = 2, memory_limit = 256 << 20, grace = 0.5,
+    name = "parser", workers = 2, memory_limit = 128 << 20, grace = 0.5,
   }
   local futures = {}
   for i, document in ipairs(documents) do
-    futures[i] = pool:submit(ml.job { parse, document, timeout = 1, name = document })
+    futures[i] = pool:submit(ml.job { parse, document, timeout = 2, name = document })
   end
   for i, future in ipairs(futures) do
     local ok, result = future:wait()
