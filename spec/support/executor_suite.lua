@@ -118,6 +118,29 @@ function suite.run(kind, env)
         assert.matches("executor_suite%.lua:%d+", future:traceback())
       end)
 
+      it("names the job in the traceback, and where it was submitted", function()
+        local ex = alone()
+        local job = ml.job{ function() error "here" end, name = "cook" }
+        local line = debug.getinfo(1, "l").currentline + 1
+        local future = ex:submit(job)
+        future:wait(h.TIMEOUT)
+        local from = "submitted at .*executor_suite%.lua:" .. line
+        assert.matches("in job 'cook', " .. from .. "$", future:traceback())
+        job = ml.job{ function(f)
+          local value = ml.run_async(f):result()
+          return value
+        end, function() error "deeper" end, name = "cook" }
+        future = ex:submit(job)
+        future:wait(h.TIMEOUT)
+        assert.matches("awaited by job 'cook'\n.*in job 'cook', submitted", future:traceback())
+        future = ex:submit(function()
+          local function deepest() error "in a scope" end
+          ml.timeout(60, function() deepest() end)
+        end)
+        future:wait(h.TIMEOUT)
+        assert.matches("in upvalue 'deepest'", future:traceback())
+      end)
+
       it("refuses what cannot cross, with the path", function()
         local ex = make()
         local err = h.raised(ex.submit, ex, same, { log = coroutine.create(same) })

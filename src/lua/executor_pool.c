@@ -90,6 +90,7 @@ static void pool_run(mli_worker *w, mli_task *task) {
   mli_count(&w->counts.running, 1);
   free(S->joined);
   S->joined = NULL;
+  lml_traced_forget(L, S);
   lua_settop(L, 0);
   lua_pushcfunction(L, lml_message_handler);
   bool ok;

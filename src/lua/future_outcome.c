@@ -81,9 +81,8 @@ void lml_future_push_error(lua_State *L, lml_state *S, int index) {
 
 /* Remembers whose error is raised here, for the joined traceback. */
 static void join_traceback(lua_State *L, lml_state *S, mli_future *f) {
-  char name[96];
-  const char *who = S->current ? lml_job_title(S->current, name, sizeof name)
-                               : "the calling thread";
+  char name[MLI_NAME_MAX + 32];
+  const char *who = lml_title(S, name, sizeof name);
   char *text = NULL;
   if (f->traceback && asprintf(&text, "%s\nawaited by %s", f->traceback, who) < 0) text = NULL;
   lml_join(L, S, text);

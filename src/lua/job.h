@@ -145,6 +145,10 @@ void lml_chunks_free(lml_state *S);
 const char *lml_job_name(lml_job *job, char *buffer, size_t size);
 /* What a job is called in messages: "job 'fetch'", or "job 7". */
 const char *lml_job_title(lml_job *job, char *buffer, size_t size);
+/* The same of what runs in the state now: a job, a worker's task, or "the calling thread". */
+const char *lml_title(lml_state *S, char *buffer, size_t size);
+/* The task that this worker of a pool is at, unless callbacks run; or NULL. */
+const mli_task *lml_own_task(const lml_state *S);
 
 /* ---- how they fail (traceback.c) ---- */
 
@@ -153,6 +157,8 @@ int lml_message_handler(lua_State *L);
 /* Notes a traceback for the error on top of the stack, to begin that of the caller if
 ** the error goes on through it. Takes over `text` (from malloc; NULL: none). */
 void lml_join(lua_State *L, lml_state *S, char *text);
+/* Forgets which error of a worker's task was noted last. */
+void lml_traced_forget(lua_State *L, lml_state *S);
 /* Is the value at `error` the job's own cancel? */
 bool lml_is_own_cancel(lua_State *L, const lml_job *job, int error);
 

@@ -85,6 +85,20 @@ const char *lml_job_name(lml_job *job, char *buffer, size_t size) {
   return buffer;
 }
 
+const mli_task *lml_own_task(const lml_state *S) {
+  return S->current || S->delivering ? NULL : S->task;
+}
+
+const char *lml_title(lml_state *S, char *buffer, size_t size) {
+  if (S->current) return lml_job_title(S->current, buffer, size);
+  const mli_task *task = lml_own_task(S);
+  if (task && task->name[0])
+    snprintf(buffer, size, "job '%s'", task->name);
+  else
+    snprintf(buffer, size, "%s", task ? "a job" : "the calling thread");
+  return buffer;
+}
+
 const char *lml_job_title(lml_job *job, char *buffer, size_t size) {
   char name[64];
   const char *given = lml_job_name(job, name, sizeof name);

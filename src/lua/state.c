@@ -120,7 +120,7 @@ lml_state *lml_state_open(lua_State *L) {
   S->ready_last = &S->ready;
   S->deferred_last = &S->deferred;
   S->count = &S->counts;
-  S->task_error = S->joined_error = LUA_NOREF;
+  S->task_error = S->joined_error = S->traced = LUA_NOREF;
   S->context = LUA_NOREF;
   S->closed = true; /* until it is open: what follows may raise for lack of memory */
   lua_createtable(L, 0, 1);

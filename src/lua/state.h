@@ -123,7 +123,7 @@ struct lml_state {
   unsigned tidy_cycles;          /* still to do */
   bool stirred;                  /* jobs ran since the timer was set */
   char *joined;                  /* as in lml_info, for a sync state */
-  int joined_error;
+  int joined_error, traced;      /* `traced`: of the task that runs here */
   /* Child processes: those of a ProcessExecutor, whose loop this is. `far`: this is a child
   ** itself, and the results of its tasks go to its parent. */
   struct mli_processes *processes;

@@ -31,9 +31,9 @@ static bool is_noted(lua_State *L, int ref, int index) {
 
 /* Is the error at 1 the one whose traceback was noted, on its way out? The same text may
 ** be raised anew: of it only what a function of ours passes on is the same error. */
-static bool raised_again(lua_State *L, const lml_info *info) {
+static bool raised_again(lua_State *L, int traced) {
   lua_Debug ar;
-  if (!info || !info->traceback || !is_noted(L, info->traced, 1)) return false;
+  if (!is_noted(L, traced, 1)) return false;
   if (lua_type(L, 1) == LUA_TTABLE || lua_type(L, 1) == LUA_TUSERDATA) return true;
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "S", &ar);
@@ -61,17 +61,21 @@ static void push_traceback(lua_State *L, lml_state *S, lml_job *job) {
     luaL_addstring(&b, "\n");
   }
   luaL_addstring(&b, lua_tostring(L, frames));
-  if (job) {
-    append(&b, "\nin ", lml_job_title(job, name, sizeof name));
-    uint32_t at = job->task ? job->task->line : job->place.line;
-    if (at) {
-      append(&b, job->task ? ", submitted at " : ", spawned at ",
-             job->task ? mli_task_chunk(job->task) : lml_chunk_name(S, job->place.chunk));
-      snprintf(line, sizeof line, ":%u", at);
-      luaL_addstring(&b, line);
-    }
+  const mli_task *task = job ? job->task : lml_own_task(S);
+  if (job || task) append(&b, "\nin ", lml_title(S, name, sizeof name));
+  uint32_t at = task ? task->line : job ? job->place.line : 0;
+  if (at) {
+    append(&b, task ? ", submitted at " : ", spawned at ",
+           task ? mli_task_chunk(task) : lml_chunk_name(S, job->place.chunk));
+    snprintf(line, sizeof line, ":%u", at);
+    luaL_addstring(&b, line);
   }
   luaL_pushresult(&b);
+}
+
+void lml_traced_forget(lua_State *L, lml_state *S) {
+  luaL_unref(L, LUA_REGISTRYINDEX, S->traced);
+  S->traced = LUA_NOREF;
 }
 
 void lml_join(lua_State *L, lml_state *S, char *text) {
@@ -89,6 +93,7 @@ void lml_join(lua_State *L, lml_state *S, char *text) {
   free(*joined);
   *joined = text;
   note(L, error, -1);
+  if (!S->current) lml_traced_forget(L, S); /* its text has gone */
 }
 
 bool lml_is_own_cancel(lua_State *L, const lml_job *job, int error) {
@@ -110,7 +115,8 @@ int lml_message_handler(lua_State *L) {
     lua_remove(L, 1);
   }
   if (job && lml_is_own_cancel(L, job, 1)) return 1; /* no failure */
-  if (job && raised_again(L, job->info)) return 1;   /* what was noted then says more */
+  int *traced = job ? job->info ? &job->info->traced : NULL : lml_own_task(S) ? &S->traced : NULL;
+  if (traced && raised_again(L, *traced)) return 1; /* what was noted then says more */
   push_traceback(L, S, job);
   const char *text = lua_tostring(L, -1);
   if (job) {
@@ -123,6 +129,7 @@ int lml_message_handler(lua_State *L) {
   } else {
     free(S->joined);
     S->joined = strdup(text); /* of the task that this worker ran */
+    if (traced) note(L, traced, 1);
   }
   lua_settop(L, 1);
   return 1;
