@@ -138,15 +138,13 @@ static void launch(mli_http *h, mli_http_lane *lane) {
   mli_http_engine *e = h->engine;
   CURLcode code = CURLE_OUT_OF_MEMORY;
   h->easy = take_easy(e, h);
+  if (h->easy) h->easy->request = h;
   h->next = e->active;
   h->link = &e->active;
   if (h->next) h->next->link = &h->next;
   e->active = h;
-  mli_http_lane_join(lane, h);
-  if (h->easy) {
-    h->easy->request = h;
-    code = mli_http_prepare(h->easy);
-  }
+  bool open = mli_http_lane_join(lane, h);
+  if (open && h->easy) code = mli_http_prepare(h->easy);
   if (code == CURLE_OK && curl_multi_add_handle(lane->multi, h->easy->curl) != CURLM_OK)
     code = CURLE_OUT_OF_MEMORY;
   if (code == CURLE_OK) {
@@ -288,10 +286,8 @@ static mli_http_engine *engine_new(mli_loop *loop, mli_http_session *session) {
   e->service.key = session;
   e->service.close = on_loop_end;
   e->end.run = on_session_end;
-  if (mli_http_lanes_open(e)) return e;
-  close_curl(e);
-  mli_http_engine_free(e);
-  return NULL;
+  mli_http_lanes_init(e);
+  return e;
 }
 
 /* The session's engine on this loop, made now if need be. NULL: out of memory, or the

@@ -73,10 +73,7 @@ static void set_limits(mli_http_lane *lane) {
 }
 
 /* False: out of memory; close it all the same. */
-static bool open_lane(mli_http_engine *e, mli_http_lane *lane) {
-  lane->engine = e;
-  lane->timer.fire = on_timer;
-  lane->idle.fire = on_idle;
+static bool open_lane(mli_http_lane *lane) {
   CURLM *m = lane->multi = mli_http_multi_new();
   set_limits(lane);
   return m && !curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, mli_http_on_socket) &&
@@ -87,23 +84,34 @@ static bool open_lane(mli_http_engine *e, mli_http_lane *lane) {
          !curl_multi_setopt(m, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
 }
 
-bool mli_http_lanes_open(mli_http_engine *e) {
-  e->lanes.last_hungry = &e->lanes.hungry;
-  return open_lane(e, &e->lanes.tls) && open_lane(e, &e->lanes.plain[0]);
-}
-
 void mli_http_lanes_close(mli_http_engine *e) {
   close_lane(&e->lanes.tls);
   for (unsigned i = 0; i < MLI_HTTP_PLAIN_LANES; i++) close_lane(&e->lanes.plain[i]);
 }
 
-void mli_http_lane_join(mli_http_lane *lane, mli_http *h) {
+static void init_lane(mli_http_engine *e, mli_http_lane *lane) {
+  lane->engine = e;
+  lane->timer.fire = on_timer;
+  lane->idle.fire = on_idle;
+}
+
+void mli_http_lanes_init(mli_http_engine *e) {
+  init_lane(e, &e->lanes.tls);
+  for (unsigned i = 0; i < MLI_HTTP_PLAIN_LANES; i++) init_lane(e, &e->lanes.plain[i]);
+  e->lanes.last_hungry = &e->lanes.hungry;
+}
+
+bool mli_http_lane_join(mli_http_lane *lane, mli_http *h) {
   mli_http_lanes *l = &lane->engine->lanes;
   h->lane = lane;
-  if (lane == &l->tls) return;
-  if (lane->active++ == 0) mli_loop_timer_stop(lane->engine->loop, &lane->idle);
-  l->active++;
-  if (h->site) h->site->active[lane - l->plain]++;
+  if (lane != &l->tls) {
+    if (lane->active++ == 0) mli_loop_timer_stop(lane->engine->loop, &lane->idle);
+    l->active++;
+    if (h->site) h->site->active[lane - l->plain]++;
+  }
+  if (lane->multi || open_lane(lane)) return true;
+  close_lane(lane);
+  return false;
 }
 
 void mli_http_lane_leave(mli_http *h) {
@@ -199,10 +207,10 @@ void mli_http_site_release(mli_http_site *site) {
 
 /* ---- room, and waiting for it ---- */
 
-/* A lane where one more of the host may be, as few as possible of those that there may be; or
-** NULL. */
+/* A lane where one more of the host may be, so that few are in use; or NULL. */
 static mli_http_lane *find_room(mli_http_lanes *l, const mli_http_site *site) {
   mli_http_lane *best = NULL;
+  if (l->count == 1) return &l->plain[0];
   for (unsigned i = 0; i < l->count; i++) {
     mli_http_lane *lane = &l->plain[i];
     if (site->active[i] >= lane->per_host || lane->active >= lane->connections) continue;
@@ -210,16 +218,6 @@ static mli_http_lane *find_room(mli_http_lanes *l, const mli_http_site *site) {
     if (!best || lane->active < best->active) best = lane;
   }
   return best;
-}
-
-/* ... open. */
-static mli_http_lane *take_room(mli_http_engine *e, const mli_http_site *site) {
-  mli_http_lane *first = e->lanes.plain;
-  if (e->lanes.count == 1) return first;
-  mli_http_lane *lane = find_room(&e->lanes, site);
-  if (!lane || lane->multi || open_lane(e, lane)) return lane;
-  close_lane(lane);
-  return first;
 }
 
 static void make_hungry(mli_http_lanes *l, mli_http_site *site) {
@@ -262,7 +260,7 @@ mli_http_lane *mli_http_lanes_enter(mli_http_engine *e, mli_http *h) {
   if (h->address->tls) return &l->tls;
   if (!shares && (l->count > 1 || l->hungry)) h->site = site_of(l, h->address);
   if (!h->site) return &l->plain[0];
-  mli_http_lane *lane = h->site->first ? NULL : take_room(e, h->site);
+  mli_http_lane *lane = h->site->first ? NULL : find_room(l, h->site);
   if (!lane) wait_for_room(l, h);
   return lane;
 }
@@ -271,7 +269,7 @@ mli_http *mli_http_lanes_next(mli_http_engine *e, mli_http_lane **lane) {
   mli_http_lanes *l = &e->lanes;
   if (l->active >= l->connections) return NULL;
   for (mli_http_site *site = l->hungry; site; site = site->next_hungry) {
-    *lane = take_room(e, site);
+    *lane = find_room(l, site);
     if (!*lane) continue;
     mli_http *h = site->first;
     mli_http_lanes_forget(e, h);

@@ -15,8 +15,8 @@
 **     its own, which libcurl keeps to.
 ** L2  A request goes to a lane where its host has room. If that is none it waits, in the order
 **     of its host, and has no handle of libcurl's yet.
-** L3  The first lane is always open, and has all requests that may share a connection. While
-**     limits leave no room for another, waiting is libcurl's.
+** L3  The first lane has all requests that may share a connection, and stays open. While limits
+**     leave no room for another, waiting is libcurl's.
 **
 ** Thread: the loop's only.
 */
@@ -52,7 +52,7 @@ typedef struct mli_http_site {
 
 #define MLI_HTTP_SITES 64
 
-/* An engine's. Zeroed memory is closed. TLS has a lane of its own, as it wants other limits: it
+/* An engine's. TLS has a lane of its own, as it wants other limits: it
 ** has HTTP/2, and its handshakes are dear. */
 typedef struct mli_http_lanes {
   mli_http_lane tls, plain[MLI_HTTP_PLAIN_LANES];
@@ -64,8 +64,8 @@ typedef struct mli_http_lanes {
   mli_http_site *hungry, **last_hungry; /* somebody waits for them */
 } mli_http_lanes;
 
-/* False: out of memory; close them all the same. */
-bool mli_http_lanes_open(mli_http_engine *e);
+/* For an engine that is zeroed otherwise. */
+void mli_http_lanes_init(mli_http_engine *e);
 /* No request is in flight any more, and none waits. */
 void mli_http_lanes_close(mli_http_engine *e);
 /* Goes by these limits from now on: 0 is the default. */
@@ -78,8 +78,9 @@ struct mli_http *mli_http_lanes_next(mli_http_engine *e, mli_http_lane **lane);
 /* The request waits no more. */
 void mli_http_lanes_forget(mli_http_engine *e, struct mli_http *h);
 
-/* The request is in the lane from here on; it is not any more. */
-void mli_http_lane_join(mli_http_lane *lane, struct mli_http *h);
+/* The request is in the lane from here on, which is open then, or false: out of memory. It is
+** not any more. */
+bool mli_http_lane_join(mli_http_lane *lane, struct mli_http *h);
 void mli_http_lane_leave(struct mli_http *h);
 
 /* An address goes that named it; NULL: it did not. */
