@@ -19,7 +19,6 @@ local FAULTS <const> = {
   { "reset", "closed", "reset by peer" },
   { "reset-in-body", "closed", "the connection was closed while receiving the body" },
   { "short", "closed", "90 bytes remaining", "90 bytes missing" },
-  { "two-lengths", "closed", "remaining", "missing" },
   { "chunk-cut", "closed", "while receiving the body" },
   { "chunks-without-end", "closed", "while receiving the body" },
   { "garbage", "protocol", "HTTP/0.9", "status line" },
@@ -33,7 +32,7 @@ local FAULTS <const> = {
   { "bad-length", "protocol", "Content-Length" },
   { "negative-length", "protocol", "Content-Length" },
   { "bad-gzip", "protocol", "content unencoding" },
-  { "nul-in-header", "protocol", "Nul byte in header" },
+  { "nul-in-header", "protocol", "Nul byte in header", "NUL byte in header" },
   { "no-colon", "protocol", "Header without colon" },
   { "redirect-bad", "redirects", "redirect" },
   { "redirect-file", "redirects", "file" },
@@ -228,6 +227,14 @@ describe("an odd answer", function()
         end
       end
     end)
+  end)
+
+  it("with two lengths that differ is refused", function()
+    local res, err = get "two-lengths"
+    assert.is_nil(res)
+    -- An older libcurl goes by the larger one, and so the body is short.
+    assert.truthy(err.code == "closed" or err.code == "protocol", err.code)
+    assert.equal("ok\n", assert(get "ok").body)
   end)
 
   it("with a status that is none is refused, or cut to three digits", function()

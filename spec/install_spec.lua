@@ -215,7 +215,7 @@ describe("the program's options", function()
     local section = assert(page:match "\nOPTIONS\n(.-)\n%S")
     local found = {}
     for line in section:gmatch "[^\n]+" do
-      local option, argument = line:match "^       (%-%S*) ?(%S*)"
+      local option, argument = line:match "^     %s?%s?(%-%S*) ?(%S*)"
       if option then found[#found + 1] = { option, argument } end
     end
     for i, option in ipairs(options) do

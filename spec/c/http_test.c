@@ -308,7 +308,9 @@ static void test_get(void) {
   CHECK(mli_http_next_field(h->in.bytes, h->head, &at, "empty", 5, &f) && f.value_size == 0);
   at = 0;
   CHECK(mli_http_next_field(h->in.bytes, h->head, &at, "x-fold", 6, &f));
-  CHECK(f.value_size == 4 && memcmp(f.value, "a  b", 4) == 0);
+  /* A libcurl that joins folded lines leaves one of the blanks. */
+  CHECK(f.value_size == 4 ? memcmp(f.value, "a  b", 4) == 0
+                          : f.value_size == 3 && memcmp(f.value, "a b", 3) == 0);
   int fields = 0;
   for (at = 0; mli_http_next_field(h->in.bytes, h->head, &at, NULL, 0, &f);) fields++;
   CHECK_EQ(fields, 6);

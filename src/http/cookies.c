@@ -17,10 +17,11 @@ static CURL *open_view(mli_http_session *s) {
   return NULL;
 }
 
+/* Newer libcurls say of a line that is no cookie that it is none. */
 static bool command(mli_http_session *s, const char *file, const char *line) {
   CURL *view = open_view(s);
   bool done = view && (!file || !curl_easy_setopt(view, CURLOPT_COOKIEFILE, file)) &&
-              !curl_easy_setopt(view, CURLOPT_COOKIELIST, line);
+              curl_easy_setopt(view, CURLOPT_COOKIELIST, line) != CURLE_OUT_OF_MEMORY;
   curl_easy_cleanup(view);
   return done;
 }

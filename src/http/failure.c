@@ -63,6 +63,11 @@ static const char *tls_code(const mli_http *h) {
 /* libcurl has it since 8.6. */
 #define TOO_LARGE ((CURLcode)100)
 
+/* What newer libcurls have several codes for. */
+static bool is_bad_key(const mli_http *h) {
+  return h->detail && (strstr(h->detail, "private key") || strstr(h->detail, "client certificate"));
+}
+
 static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   switch (code) {
   case CURLE_COULDNT_RESOLVE_HOST: return "resolve";
@@ -104,7 +109,7 @@ static const char *code_of(CURLcode code, const mli_http *h, long os_errno) {
   case CURLE_OUT_OF_MEMORY: return "memory";
   case CURLE_NOT_BUILT_IN:
   case CURLE_UNKNOWN_OPTION: return "unsupported";
-  default: return "protocol";
+  default: return is_bad_key(h) ? tls_code(h) : "protocol";
   }
 }
 

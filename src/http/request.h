@@ -90,8 +90,8 @@ struct mli_http {
   bool collected;      /* what the head says was read out of the handle */
   bool connected;      /* it has had a connection */
   bool dialed;         /* of one that failed: a TCP connection stood */
-  bool ready;          /* the request began to go out */
-  bool sent;           /* and so did all of its body */
+  bool ready;          /* ... the request began to go out */
+  bool sent;           /* ... and so did all of its body */
   long connects;       /* connections made for it so far */
   long connect_code;   /* a proxy's answer to CONNECT, or 0 */
   uint64_t body_count; /* bytes of the body so far */

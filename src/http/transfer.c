@@ -369,12 +369,11 @@ void mli_http_collect(mli_http_easy *easy) {
 void mli_http_collect_progress(mli_http_easy *easy) {
   mli_http *h = easy->request;
   CURL *curl = easy->curl;
-  curl_off_t ready = 0, sent = 0, size = (curl_off_t)h->body_size;
+  curl_off_t sent = 0, size = (curl_off_t)h->body_size;
   curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &h->connect_code);
-  curl_easy_getinfo(curl, CURLINFO_PRETRANSFER_TIME_T, &ready);
   curl_easy_getinfo(curl, CURLINFO_SIZE_UPLOAD_T, &sent);
   if (h->uploads) size = h->exchange->length < 0 ? INT64_MAX : h->exchange->length;
   h->dialed = easy->socket != NULL;
-  h->ready = ready > 0;
+  h->ready = h->connected;
   h->sent = sent >= size;
 }
