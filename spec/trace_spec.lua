@@ -262,12 +262,13 @@ describe("a trace of child processes", function()
 
   it("has those of each child, and keeps what children did that have ended", function()
     local two = ml.ProcessExecutor{ name = "two", workers = 2 }
-    local jobs = {}
-    for i = 1, 2 do jobs[i] = two:submit(named("at once " .. i, ml.sleep, 0.05)) end
-    for i = 1, 2 do jobs[i]:result(h.TIMEOUT) end
+    local one <close> = two:worker()
+    local other <close> = two:worker()
+    one:submit(named("in one", type, 1)):result(h.TIMEOUT)
+    other:submit(named("in the other", type, 1)):result(h.TIMEOUT)
     h.close(two)
     local t = dump()
-    local first, second = slice_of(t, "at once 1"), slice_of(t, "at once 2")
+    local first, second = slice_of(t, "in one"), slice_of(t, "in the other")
     assert.not_equal(first.pid, second.pid)
     assert.same({ "two", "two" }, { t.processes[first.pid], t.processes[second.pid] })
   end)
