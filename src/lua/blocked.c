@@ -230,7 +230,7 @@ static bool late(mli_watch *w, mli_late what, uint64_t took) {
 
 /* ---- life ---- */
 
-static atomic_ullong given_limit = UINT64_MAX; /* UINT64_MAX: not asked for yet */
+static _Atomic uint64_t given_limit = UINT64_MAX; /* UINT64_MAX: not asked for yet */
 
 /* The process's limit: the environment's, or else the one of who asks first. */
 static uint64_t process_limit(uint64_t otherwise) {

@@ -251,7 +251,7 @@ static int l_write(lua_State *L) {
       lml_tcp_fail(L, "write", err);
     return with_sent(L, sent);
   }
-  mli_write *write;
+  mli_write *write = NULL;
   mli_op **box = lml_op_box(L);
   if (status == ML_BUSY) status = mli_write_new(s, data, size, sent, &write);
   check_made(L, status, "write");
