@@ -121,10 +121,10 @@ describe("http.session", function()
     it("many to one host, up to the limit, and found again by those that come later", function()
       local s <close> = http.session{ max_per_host = 260 }
       ml.run(function()
-        local function burst(n)
+        local function burst(n) -- all are under way before the first is answered
           local futures = {}
           for i = 1, n do
-            futures[i] = ml.spawn(s.get, s, srv.url .. "/delay/0.05/300b", { timeout = h.TIMEOUT })
+            futures[i] = ml.spawn(s.get, s, srv.url .. "/delay/0.3/300b", { timeout = h.TIMEOUT })
           end
           for i = 1, n do assert(futures[i]:result(h.TIMEOUT)) end
         end
