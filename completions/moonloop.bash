@@ -12,7 +12,7 @@ _moonloop() {
   done
   COMPREPLY=()
   if ((i == COMP_CWORD)) && [[ $cur == -* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "-e -i -l -v -E -W --trace --stats -- - --help" -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W "-e -i -l -v -E -W --trace --stats -- - --version --help" -- "$cur")
   fi
 }
 complete -o default -F _moonloop moonloop

@@ -3,7 +3,7 @@
 complete -c moonloop -s e -x -d "Execute a string"
 complete -c moonloop -s i -d "Take lines at a prompt after the script"
 complete -c moonloop -s l -x -d "Require a library into a global"
-complete -c moonloop -s v -d "Show versions"
+complete -c moonloop -s v -l version -d "Show versions"
 complete -c moonloop -s E -d "Ignore environment variables"
 complete -c moonloop -s W -d "Turn warnings on"
 complete -c moonloop -l trace -r -d "Write what happened when"

@@ -5,7 +5,7 @@ _arguments -S \
   '*-e[execute a string]:Lua code:' \
   '-i[take lines at a prompt after the script]' \
   '*-l[require a library into a global]:library, or global=library:' \
-  '-v[show versions]' \
+  {-v,--version}'[show versions]' \
   '-E[ignore environment variables]' \
   '-W[turn warnings on]' \
   '--trace[write what happened when]:file:_files' \

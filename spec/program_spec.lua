@@ -208,6 +208,7 @@ describe("the moonloop program", function()
     local version = "^moonloop " .. number .. "  %(Lua 5%.4%.%d+, libuv " .. number
       .. ", libcurl " .. number .. "%)\n"
     assert.truthy(moonloop({ "-v" }):find(version .. "$"))
+    assert.truthy(moonloop({ "--version" }):find(version .. "$"))
     assert.truthy(moonloop({ "-v", "-e", "print 'chunk'" }):find(version .. "chunk\n$"))
   end)
 

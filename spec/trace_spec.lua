@@ -520,8 +520,10 @@ describe("moonloop --trace", function()
   end)
 
   it("does not take its file for another option", function()
-    local output, code = run("--trace /dev/null -e 'io.write(1)'", "print(2)")
-    assert.same({ "12\n", 0 }, { output, code })
+    for _, trace_option in ipairs{ "--trace /dev/null", "--trace=/dev/null" } do
+      local output, code = run(trace_option .. " -e 'io.write(1)'", "print(2)")
+      assert.same({ "12\n", 0 }, { output, code })
+    end
   end)
 end)
 

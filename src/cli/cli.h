@@ -9,7 +9,7 @@
 #include "lua/state.h"
 
 #define CLI_INTERRUPTED 130 /* the exit code after Ctrl-C, as a shell gives it */
-#define CLI_TRACE "--trace" /* an option; its file follows */
+#define CLI_TRACE "--trace" /* an option; its file follows, if not behind a `=` */
 
 /* What the command line asks for. */
 typedef struct cli_options {

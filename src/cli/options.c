@@ -12,7 +12,7 @@ static const char usage[] =
   "  -i        enter interactive mode after executing 'script'\n"
   "  -l mod    require library 'mod' into global 'mod'\n"
   "  -l g=mod  require library 'mod' into global 'g'\n"
-  "  -v        show version information\n"
+  "  -v, --version  show version information\n"
   "  -E        ignore environment variables\n"
   "  -W        turn warnings on\n"
   "  --trace file  write what happened when, for Perfetto or chrome://tracing\n"
@@ -61,9 +61,19 @@ static bool read_option(int *i) {
   return option[2] == '\0' || bad_option(option);
 }
 
+static bool is_trace(const char *option) {
+  size_t size = strlen(CLI_TRACE);
+  return strncmp(option, CLI_TRACE, size) == 0 && (!option[size] || option[size] == '=');
+}
+
+/* Its file follows, or stands behind a `=`. */
 static bool read_trace(int *i) {
-  const char *option = cli.argv[(*i)++];
-  if (*i == cli.argc) return bad_option(option);
+  const char *option = cli.argv[*i];
+  if (option[strlen(CLI_TRACE)] == '=') {
+    cli.options.trace = option + strlen(CLI_TRACE) + 1;
+    return true;
+  }
+  if (++*i == cli.argc) return bad_option(option);
   cli.options.trace = cli.argv[*i];
   return true;
 }
@@ -80,9 +90,11 @@ bool cli_read_options(void) {
       cli.options.help = true;
       return true;
     }
-    if (strcmp(option, "--stats") == 0)
+    if (strcmp(option, "--version") == 0)
+      cli.options.version = true;
+    else if (strcmp(option, "--stats") == 0)
       cli.options.stats = true;
-    else if (strcmp(option, CLI_TRACE) == 0 ? !read_trace(&i) : !read_option(&i))
+    else if (is_trace(option) ? !read_trace(&i) : !read_option(&i))
       return false;
   }
   cli.options.script = i;
