@@ -292,6 +292,20 @@ describe("an error nobody asked for", function()
     h.eventually(function() h.collect() return log:count() == 1 end)
   end)
 
+  it("is one that was only waited for", function()
+    local function lose(n) error("lost " .. n, 0) end
+    do
+      ml.complete_async_jobs(ml.job{ lose, 1 })
+      ml.wait({ ex:submit(lose, 2) }, { timeout = h.TIMEOUT })
+      for _ in ml.as_completed({ ex:submit(lose, 3) }, h.TIMEOUT) do end
+    end
+    h.eventually(function() h.collect() return log:count() == 3 end)
+    local errors = {}
+    for i = 1, 3 do errors[i] = log:entry(i) end
+    table.sort(errors)
+    assert.same({ "lost 1", "lost 2", "lost 3" }, errors)
+  end)
+
   it("is none where the job was fine or cancelled", function()
     do
       ex:submit(function() return 1 end)

@@ -189,7 +189,7 @@ describe("the moonloop program", function()
   end)
 
   it("says what is wrong with its options, and how it is used", function()
-    local wrong = { { "-x" }, { "-vx" }, { "-E1" }, { "-e" }, { "-l", "-e" }, { "--version" } }
+    local wrong = { { "-x" }, { "-vx" }, { "-E1" }, { "-e" }, { "-l", "-e" }, { "--versio" } }
     for _, options in ipairs(wrong) do
       local out, err, code = moonloop(options)
       assert.equal("", out)

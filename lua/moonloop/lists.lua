@@ -29,7 +29,8 @@ local function futures_of(what, list, start)
   return futures
 end
 
---- A waitset of the futures, each once; also index in the set -> index in the list.
+--- A waitset of the futures, each once, which does not ask for their errors; also index in
+-- the set -> index in the list.
 local function set_of(futures)
   local set, seen, where = core.waitset(), {}, {}
   for i = 1, #futures do
@@ -63,7 +64,7 @@ local Stop = {
       local set, n = core.waitset(), 0
       for _, future in pairs(futures) do
         if not future:done() then
-          set:add(future)
+          set:add(future, true)
           n = n + 1
         end
       end
@@ -197,7 +198,7 @@ local function fan_out(source, f, limit, running, set, take)
         count, active = count + 1, active + 1
         local future = core.spawn(f, unpack(item, 1, item.n))
         running[count] = future
-        local entry = set:add(future)
+        local entry = set:add(future, true)
         indices[entry], items[entry] = count, item[1]
       end
       if active == 0 then return nil end

@@ -12,13 +12,14 @@ static const char usage[] =
   "  -i        enter interactive mode after executing 'script'\n"
   "  -l mod    require library 'mod' into global 'mod'\n"
   "  -l g=mod  require library 'mod' into global 'g'\n"
-  "  -v, --version  show version information\n"
+  "  -v        show version information\n"
   "  -E        ignore environment variables\n"
   "  -W        turn warnings on\n"
   "  --trace file  write what happened when, for Perfetto or chrome://tracing\n"
   "  --stats   show how busy it was, on stderr, at the end\n"
   "  --        stop handling options\n"
   "  -         stop handling options and execute stdin\n"
+  "  --version  show version information, like -v\n"
   "  --help    show this text\n";
 
 void cli_print_usage(FILE *to) {

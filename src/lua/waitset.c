@@ -106,8 +106,8 @@ static void entry_free(entry *e) {
   e->set->free = e;
 }
 
-/* Hangs an entry on a future that the set anchors. */
-static int add(lua_State *L, waitset *set, lml_future *u) {
+/* Hangs an entry on a future that the set anchors. `asks`: its error will be looked at. */
+static int add(lua_State *L, waitset *set, lml_future *u, bool asks) {
   if (!set->free && !entries_make(set, BLOCK)) luaL_error(L, "not enough memory");
   entry *e = set->free;
   set->free = e->next;
@@ -119,7 +119,7 @@ static int add(lua_State *L, waitset *set, lml_future *u) {
   if (e->next) e->next->link = &e->next;
   set->hanging = e;
   mli_future *f = lml_future_core(u);
-  mli_future_observe(f);
+  if (asks) mli_future_observe(f);
   if (!mli_future_watch(f, &e->watcher)) entry_ready(e, mli_future_state(f) != MLI_FINISHED);
   return e->index;
 }
@@ -131,7 +131,7 @@ static void add_list(lua_State *L, waitset *set, int list) {
   lml_state *S = lml_upstate(L);
   for (int i = 1; i <= n; i++) {
     lua_rawgeti(L, list, i);
-    add(L, set, lml_future_check(L, S, -1));
+    add(L, set, lml_future_check(L, S, -1), true);
     lua_pop(L, 1);
   }
 }
@@ -154,10 +154,11 @@ static int l_new(lua_State *L) {
 static int w_add(lua_State *L) {
   waitset *set = check_set(L);
   lml_future *u = lml_future_check(L, lml_upstate(L), 2);
+  bool asks = lua_toboolean(L, 3);
   lua_getiuservalue(L, 1, 1);
   lua_pushvalue(L, 2);
   lua_rawseti(L, -2, set->count + 1);
-  lua_pushinteger(L, add(L, set, u));
+  lua_pushinteger(L, add(L, set, u, asks));
   return 1;
 }
 
