@@ -3,7 +3,7 @@
 ** `map` and `each` are made of.
 **
 **   local set = waitset([futures]) -- of a list: the set keeps it, and takes no more
-**   set:add(future)             -- its index: 1, 2, ...
+**   set:add(future, asks)       -- its index: 1, 2, ...; `asks`: its error will be looked at
 **   set:next([timeout])         -- index and future, in the order of completion;
 **                                  nil: timeout; false: nothing is left
 **   set:wait(n, stop, timeout)  -- until n more have settled, or, with `stop`,
