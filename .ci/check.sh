@@ -24,7 +24,13 @@ step() {
   fi
 }
 
+# Releases of clang-format differ in a few lines: 14, which Debian 12 has, is what decides.
 check_format() {
+  release=$(clang-format --version | sed -n 's/.* version \([0-9]*\).*/\1/p')
+  if [ "$release" != 14 ]; then
+    echo "not checked: clang-format $release is not 14"
+    return 0
+  fi
   find src spec/c bench examples -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
 }
 
