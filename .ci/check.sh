@@ -123,12 +123,12 @@ fetch_suites() {
   has apt-get || fail "no packages with specs: have a folder of their sources at $suites"
   begin_apt "$build/check/apt-suites"
   apt source --tar-only lua-argparse lua-luassert lua-mediator lua-say
-  # The sources that Debian 12 has of these are not in its archive any more.
-  keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-  if [ -f "$keyring" ]; then
-    echo "deb-src [signed-by=$keyring] http://deb.debian.org/debian trixie main" >"$apt/parts/newer.list"
-    apt update || true
-  fi
+  # The sources that Debian 12 has of the next are not in its archive any more: those of the
+  # release after it are.
+  for list in "$apt"/parts/*; do
+    sed 's/\<bookworm/trixie/g' "$list" >"$apt/parts/next-$(basename "$list")"
+  done
+  apt update || echo "some lists did not come: perhaps those that are needed did"
   for package in lua-busted lua-penlight; do
     apt source --tar-only "$package" || echo "without the specs of $package"
   done
