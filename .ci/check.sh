@@ -199,8 +199,8 @@ sanitized() {
   run_tests "$dir" $files || result=1
   for file in "$report".*; do
     [ -f "$file" ] || continue
-    cat "$file"
-    result=1
+    # Of a thread that ends while it looks for leaks the sanitizer says only this.
+    grep -vE '^(==[0-9]+==Unable to get registers from thread [0-9]+\.)?$' "$file" && result=1
   done
   return $result
 }
