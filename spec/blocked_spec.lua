@@ -37,6 +37,22 @@ local function end_pipe(path)
   os.remove(path)
 end
 
+-- Holds three workers of a pool: in Lua code, in a wait, in C. Returns what frees them.
+local function occupy(pool)
+  local started, release, pipe = { h.gate(), h.gate(), h.gate() }, h.gate(), new_pipe()
+  pool:submit(ml.job{ function(s, gate, f)
+    s:open()
+    return f(gate)
+  end, started[1], release, hold, name = "spinner" })
+  pool:submit(ml.job{ h.hold, started[2], release, name = "waiter" })
+  pool:submit(ml.job{ read_pipe, pipe, started[3], name = "reader" })
+  for _, gate in ipairs(started) do gate:pass() end
+  return function()
+    release:open()
+    end_pipe(pipe)
+  end
+end
+
 -- Sets a handler that opens the gate with the info.
 local function report_to(gate)
   ml.on_blocked(function(info)
@@ -240,14 +256,7 @@ end)
 describe("jobs() of a pool", function()
   it("says where each is: its line, its wait or its C call", function()
     local pool = ml.ThreadExecutor{ name = "busy", workers = 3 }
-    local started, release, pipe = { h.gate(), h.gate(), h.gate() }, h.gate(), new_pipe()
-    pool:submit(ml.job{ function(s, gate, f)
-      s:open()
-      return f(gate)
-    end, started[1], release, hold, name = "spinner" })
-    pool:submit(ml.job{ h.hold, started[2], release, name = "waiter" })
-    pool:submit(ml.job{ read_pipe, pipe, started[3], name = "reader" })
-    for _, gate in ipairs(started) do gate:pass() end
+    local free = occupy(pool)
     pool:submit(ml.job{ function() end, name = "later" })
     local jobs
     h.eventually(function()
@@ -256,8 +265,7 @@ describe("jobs() of a pool", function()
       local known = jobs.spinner.runs_at and jobs.waiter.waits_for and jobs.reader.inside
       return known and jobs.reader.inside:find "called at" or h.checking()
     end)
-    release:open()
-    end_pipe(pipe)
+    free()
     h.close(pool)
     assert.equal("queued", jobs.later.state)
     assert.is_nil(jobs.later.runs_at)
@@ -300,14 +308,7 @@ end)
 describe("a pool that does not stop", function()
   it("names its jobs, their lines, waits and C calls", function()
     local pool = ml.ThreadExecutor{ name = "stuck", workers = 3 }
-    local started, release, pipe = { h.gate(), h.gate(), h.gate() }, h.gate(), new_pipe()
-    pool:submit(ml.job{ function(s, gate, f)
-      s:open()
-      return f(gate)
-    end, started[1], release, hold, name = "spinner" })
-    pool:submit(ml.job{ h.hold, started[2], release, name = "waiter" })
-    pool:submit(ml.job{ read_pipe, pipe, started[3], name = "reader" })
-    for _, gate in ipairs(started) do gate:pass() end
+    local free = occupy(pool)
     local patterns = {
       "spinner %(runs at .-blocked_spec.lua:%d+, submitted at ",
       "waiter %(waits for .- at .-helpers.lua:%d+, submitted at ",
@@ -322,8 +323,7 @@ describe("a pool that does not stop", function()
       end
       return true
     end)
-    release:open()
-    end_pipe(pipe)
+    free()
     h.close(pool)
     assert.equal("timeout", err.code)
     assert.equal(3, #err.jobs)

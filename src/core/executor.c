@@ -81,7 +81,6 @@ mli_task *mli_task_new(mli_executor *ex, mli_message *payload) {
   task->worker = task->pin = NULL;
   task->seat = NULL;
   task->origin = NULL;
-  task->runner = NULL;
   task->lane = task->begun_at = 0;
   atomic_init(&task->over, false);
   task->runner = NULL;
